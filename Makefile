@@ -1,0 +1,36 @@
+# Every target sets up what it needs: Python 3.11 or later is enough for all but `test-real`
+# and `demo LND=native|custom`, which build a real LND with Go.
+PYTHON ?= python3
+LND ?= simulated
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: test test-real lint demo protos clean
+
+test: lint
+	$(BIN)/pytest -m "not real"
+
+test-real: $(READY)
+	$(BIN)/pytest -m real
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: $(READY)
+	$(BIN)/python -m tests.demo --lnd $(LND)
+
+protos: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python protos/generate.py
+
+# The versions are those of constraints.txt; without build isolation that holds for setuptools too.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt setuptools
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
