@@ -1,0 +1,182 @@
+"""Curve, hashes and ciphers: the only module that imports coincurve and cryptography.
+
+A secret is 32 bytes, a point 33 (compressed). Arithmetic on secrets is done by
+libsecp256k1 (through coincurve) and OpenSSL (through cryptography).
+"""
+
+import hashlib
+import hmac as _hmac
+from dataclasses import dataclass
+from functools import lru_cache
+
+from coincurve import PrivateKey, PublicKey, PublicKeyXOnly
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
+from sidecar.core.errors import BadPoint, BadRecipientData, BadSignature, ForbiddenPoint
+
+CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
+_ZERO_NONCE = bytes(12)
+_ZERO_CHACHA_NONCE = bytes(16)  # OpenSSL's form: 4 bytes of counter before the 12 of the nonce
+
+
+def sha256(data: bytes) -> bytes:
+    """32 bytes."""
+    return hashlib.sha256(data).digest()
+
+
+def hmac_sha256(key: bytes, data: bytes) -> bytes:
+    """32 bytes; BOLT 4 writes it HMAC256(key, data)."""
+    return _hmac.digest(key, data, "sha256")
+
+
+def equal(left: bytes, right: bytes) -> bool:
+    """Compare in constant time."""
+    return _hmac.compare_digest(left, right)
+
+
+@lru_cache(maxsize=32)
+def _tag_midstate(tag: bytes) -> "hashlib._Hash":
+    return hashlib.sha256(sha256(tag) * 2)
+
+
+def tagged_hash(tag: bytes, data: bytes) -> bytes:
+    """SHA256(SHA256(tag) ‖ SHA256(tag) ‖ data) (BIP 340)."""
+    state = _tag_midstate(tag).copy()
+    state.update(data)
+    return state.digest()
+
+
+def derive_key(secret: bytes, purpose: str) -> bytes:
+    """32 bytes for one purpose: HKDF-SHA256 (RFC 5869) with an empty salt and one block."""
+    pseudo_random_key = hmac_sha256(bytes(32), secret)
+    return hmac_sha256(pseudo_random_key, purpose.encode() + b"\x01")
+
+
+def chacha20(key: bytes, data: bytes) -> bytes:
+    """XOR `data` with the ChaCha20 stream of `key`, zero nonce (BOLT 4, "Pseudo Random Byte Stream")."""
+    return Cipher(ChaCha20(key, _ZERO_CHACHA_NONCE), mode=None).encryptor().update(data)
+
+
+def seal(key: bytes, plain: bytes) -> bytes:
+    """ChaCha20-Poly1305 with a zero nonce: `plain` and 16 bytes (BOLT 4, "Route Blinding")."""
+    return ChaCha20Poly1305(key).encrypt(_ZERO_NONCE, plain, None)
+
+
+def unseal(key: bytes, sealed: bytes) -> bytes:
+    """The inverse of `seal`. Raises BadRecipientData when it was not sealed with `key`."""
+    if len(sealed) < 16:
+        raise BadRecipientData(f"encrypted_recipient_data of {len(sealed)} bytes is shorter than its MAC")
+    try:
+        return ChaCha20Poly1305(key).decrypt(_ZERO_NONCE, sealed, None)
+    except InvalidTag:
+        raise BadRecipientData("encrypted_recipient_data was not made with this path_key") from None
+
+
+def _point(point: bytes) -> PublicKey:
+    # coincurve takes uncompressed points as well; BOLTs know only 33 bytes.
+    if len(point) != 33:
+        raise BadPoint(f"a point of {len(point)} bytes where 33 are due")
+    try:
+        return PublicKey(point)
+    except ValueError:
+        raise BadPoint("33 bytes that are no point of secp256k1") from None
+
+
+def check_point(point: bytes) -> bytes:
+    """`point` itself. Raises BadPoint when it is no compressed point."""
+    _point(point)
+    return point
+
+
+def public_key(secret: bytes) -> bytes:
+    """The 33-byte point of a secret. Raises ValueError for 0 or ≥ the curve's order."""
+    return PublicKey.from_valid_secret(secret).format()
+
+
+def multiply_point(point: bytes, scalar: bytes) -> bytes:
+    """Scalar · point. Raises BadPoint."""
+    parsed = _point(point)
+    try:
+        return parsed.multiply(scalar).format()
+    except ValueError:
+        raise BadPoint("a point times zero") from None
+
+
+def multiply_secret(secret: bytes, scalar: bytes) -> bytes:
+    """Scalar · secret modulo the curve's order. Raises BadPoint for zero."""
+    try:
+        return PrivateKey(secret).multiply(scalar).secret
+    except ValueError:
+        raise BadPoint("a secret times zero") from None
+
+
+def ecdh(secret: bytes, point: bytes) -> bytes:
+    """SHA256 of the compressed product: BOLT 4's and LND's ECDH. Raises BadPoint."""
+    parsed = _point(point)
+    return sha256(parsed.multiply(secret).format())
+
+
+def verify_schnorr(x_only: bytes, message: bytes, signature: bytes) -> None:
+    """Check a 64-byte BIP 340 signature over a 32-byte message. Raises BadPoint, BadSignature."""
+    if len(signature) != 64:
+        raise BadSignature(f"a signature of {len(signature)} bytes where 64 are due")
+    try:
+        key = PublicKeyXOnly(x_only)
+    except ValueError:
+        raise BadPoint("32 bytes that are no x coordinate of secp256k1") from None
+    if not key.verify(signature, message):
+        raise BadSignature("the signature does not verify")
+
+
+def sign_schnorr(secret: bytes, message: bytes) -> bytes:
+    """A 64-byte BIP 340 signature over a 32-byte message."""
+    return PrivateKey(secret).sign_schnorr(message)
+
+
+def _nothing_up_my_sleeve(seed: bytes) -> bytes:
+    """The first point whose x coordinate is SHA256(seed ‖ counter): nobody knows its logarithm."""
+    for counter in range(256):
+        candidate = b"\x02" + sha256(seed + bytes([counter]))
+        try:
+            return check_point(candidate)
+        except BadPoint:
+            continue
+    raise AssertionError("unreachable: half of all x coordinates are on the curve")
+
+
+NUMS_POINT = _nothing_up_my_sleeve(b"static-invoice-sidecar/v1/nums")
+"""The point whose ECDH with LND's key is the root of all our secrets. Changing it voids every path."""
+
+
+def refuse_nums(point: bytes) -> None:
+    """Raise ForbiddenPoint for the root point and its negative; nothing honest asks for their ECDH."""
+    if point[1:] == NUMS_POINT[1:]:
+        raise ForbiddenPoint("the point that the sidecar's own keys are derived from")
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarKeys:
+    """The sidecar's own secrets, all derived from LND's key: nothing to store or back up."""
+
+    node_secret: bytes
+    node_id: bytes
+    context_key: bytes
+
+    @classmethod
+    def derive(cls, root: bytes) -> "SidecarKeys":
+        """From the 32-byte ECDH of LND's node key and NUMS_POINT."""
+        purpose = "static-invoice-sidecar/v1/node-key"
+        node_secret = derive_key(root, purpose)
+        # Never seen in practice (chance 2^-128): a key that is no valid secret.
+        while not 0 < int.from_bytes(node_secret, "big") < CURVE_ORDER:
+            node_secret = derive_key(node_secret, purpose)
+        context_key = derive_key(root, "static-invoice-sidecar/v1/path-context")
+        return cls(node_secret, public_key(node_secret), context_key)
+
+    def ecdh(self, point: bytes) -> bytes:
+        """BOLT 4's ECDH with the sidecar's node key. Raises BadPoint."""
+        return ecdh(self.node_secret, point)

@@ -1,0 +1,76 @@
+"""Keys: what the sidecar derives from LND's, for ever the same, and which points may be asked about."""
+
+from __future__ import annotations
+
+import pytest
+from coincurve import PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.core import keys
+from sidecar.core.errors import BadPoint, ForbiddenPoint
+from sidecar.core.keys import NUMS_POINT, SidecarKeys
+from tests.core.making import node, secret
+
+ROOT = bytes(range(32))
+
+
+def test_the_root_point_never_changes() -> None:
+    """Changing it voids every path that is out there: it is written down here once more."""
+    assert NUMS_POINT.hex() == "0278d005b7265c713ca8918fdcb887262e7e517ed5714eafed5ce9a3d22239a5fd"
+    assert keys.check_point(NUMS_POINT) == NUMS_POINT
+
+
+def test_the_derived_keys_never_change() -> None:
+    """Paths and contexts live on for as long as LND's key does, over every update of ours."""
+    own = SidecarKeys.derive(ROOT)
+    assert own.node_secret.hex() == "7978f510c0062d59a126e634cd5a67095d077675c06ee18383d9c239a31a466f"
+    assert own.context_key.hex() == "201e0d9ca700def5e9563f09eb4775ad3fca4d6eb1f5798fccac2ae8f2caedda"
+    assert own.node_id == keys.public_key(own.node_secret)
+
+
+def test_keys_are_derived_by_hkdf() -> None:
+    """RFC 5869's HKDF-SHA256: an empty salt, the purpose as info, 32 bytes; another purpose, another key."""
+    for purpose in ("one", "another"):
+        theirs = HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(ROOT)
+        assert keys.derive_key(ROOT, purpose) == theirs
+
+
+def test_the_root_point_is_forbidden_with_either_sign() -> None:
+    """Its ECDH is the root of our secrets, and its negative's gives the same x: nobody else may ask."""
+    for sign in (b"\x02", b"\x03"):
+        with pytest.raises(ForbiddenPoint):
+            keys.refuse_nums(sign + NUMS_POINT[1:])
+    keys.refuse_nums(node(1))
+
+
+def test_a_point_has_33_bytes_and_lies_on_the_curve() -> None:
+    """The BOLTs know compressed points alone; what is none is BadPoint, wherever it is used."""
+    uncompressed = PublicKey(node(1)).format(compressed=False)
+    for wrong in (
+        b"",
+        node(1)[:32],
+        node(1) + b"\x00",
+        uncompressed,
+        b"\x02" + bytes(32),
+        b"\x04" + node(1)[1:],
+    ):
+        for use in (
+            keys.check_point,
+            lambda point: keys.ecdh(secret(1), point),
+            lambda point: keys.multiply_point(point, secret(2)),
+        ):
+            with pytest.raises(BadPoint):
+                use(wrong)
+
+
+@given(st.integers(1, 250), st.integers(1, 250))
+@settings(deadline=None, max_examples=20)
+def test_both_sides_agree_on_the_shared_secret(one: int, other: int) -> None:
+    """ECDH is SHA256 of the compressed product (BOLT 4), the same from either side."""
+    assert keys.ecdh(secret(one), node(other)) == keys.ecdh(secret(other), node(one))
+    product = keys.multiply_point(node(other), secret(one))
+    assert keys.ecdh(secret(one), node(other)) == keys.sha256(product)
+    assert keys.public_key(keys.multiply_secret(secret(one), secret(other))) == product
