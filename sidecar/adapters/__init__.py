@@ -1,0 +1,1 @@
+"""The thin edges: LND, Redis, the admin service."""

