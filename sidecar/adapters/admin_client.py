@@ -1,0 +1,210 @@
+"""The admin socket, and the caller's side of the admin service."""
+
+import hashlib
+import os
+import re
+import socket
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import quote
+
+import grpc
+
+from sidecar.core.errors import (
+    AdminDenied,
+    BadName,
+    ConfigError,
+    NameTaken,
+    NoSuchClient,
+    OperatorError,
+    ServerNotRunning,
+)
+from sidecar.core.model import Quota
+from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
+
+REASON_KEY = "sidecar-reason"
+"""Trailing metadata that holds the reason slug of an error."""
+
+TIMEOUT = 30.0
+"""Seconds that a call may take."""
+
+_MAX_SOCKET_PATH = 100  # sockaddr_un has room for 104 to 108 bytes, by system
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+
+# --- where the socket is ------------------------------------------------------------------------
+
+
+def _fits(path: Path) -> bool:
+    # gRPC splits an address at commas, however they are written.
+    return len(os.fsencode(path)) <= _MAX_SOCKET_PATH and "," not in str(path)
+
+
+def admin_socket_path(datadir: Path) -> Path:
+    """Where the server of `datadir` listens: `admin.sock` in it, or a short stand-in.
+
+    A path that is too long for a socket address is replaced by one under the system's temporary
+    directory, named by the data directory's hash. Raises ConfigError when that is too long as well.
+    """
+    path = datadir.absolute() / "admin.sock"
+    if _fits(path):
+        return path
+    name = hashlib.sha256(os.fsencode(datadir.resolve())).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()).absolute() / f"sidecar-admin-{name}" / "admin.sock"
+    if not _fits(path):
+        raise ConfigError(f"datadir: {datadir} is too long a path for the admin socket: use a shorter one")
+    return path
+
+
+def socket_target(path: Path) -> str:
+    """`path` as gRPC addresses it."""
+    return "unix:" + quote(os.fsencode(path))
+
+
+def private_directory(path: Path) -> None:
+    """Make the directory of the socket if need be, open to its owner alone.
+
+    Raises AdminDenied for a stand-in that is not ours alone, OSError when it can't be made.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _is_stand_in(path):
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise AdminDenied(f"{path} is not a directory of this user alone: remove it")
+
+
+def _is_stand_in(path: Path) -> bool:
+    # Anyone can make such a directory where temporary files are; nobody else can in a data directory.
+    temporary = Path(tempfile.gettempdir()).absolute()
+    return path.parent == temporary and re.fullmatch(r"sidecar-admin-[0-9a-f]{16}", path.name) is not None
+
+
+def _probe(datadir: Path) -> Path:
+    """The socket of a live server. Raises ServerNotRunning, AdminDenied, ConfigError.
+
+    gRPC itself says no more than "unavailable", whatever the cause.
+    """
+    path = admin_socket_path(datadir)
+    absent = ServerNotRunning(
+        f"no server is running on {datadir}: start it with `sidecar serve`, or name its data directory "
+        "with --datadir"
+    )
+    denied = AdminDenied(
+        f"{path} may not be used by this user: run this as the user that runs `sidecar serve`"
+    )
+    try:
+        if _is_stand_in(path.parent) and path.parent.lstat().st_uid not in (
+            0,
+            os.geteuid(),
+            datadir.stat().st_uid,
+        ):
+            raise denied
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(5)
+            probe.connect(os.fsencode(path))
+    except PermissionError:
+        raise denied from None
+    except TimeoutError:
+        raise ServerNotRunning(f"the server on {datadir} does not answer: look at its log") from None
+    except OSError:
+        raise absent from None
+    return path
+
+
+# --- calls --------------------------------------------------------------------------------------
+
+_KINDS: dict[str, type[OperatorError]] = {
+    kind.reason: kind for kind in (NameTaken, NoSuchClient, BadName, ConfigError)
+}
+
+
+@contextmanager
+def _operator_errors() -> Iterator[None]:
+    """Raise what went wrong in a call as an OperatorError whose text an operator can act on."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code, text = error.code(), error.details() or ""
+        reason = next(
+            (str(each.value) for each in error.trailing_metadata() or () if each.key == REASON_KEY), None
+        )
+        if reason is not None:
+            raise _KINDS.get(reason, OperatorError)(text) from None
+        if code is grpc.StatusCode.UNAVAILABLE:
+            raise ServerNotRunning("the server went away during the call: look at its log") from None
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise OperatorError(f"the server did not answer in {TIMEOUT:.0f} s: look at its log") from None
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            raise OperatorError("the running server is of another version: restart it") from None
+        raise OperatorError(f"the server refused the call: {code.name}: {text}") from None
+
+
+class AdminClient:
+    """Calls to the server of a data directory; a context manager.
+
+    Opening raises ServerNotRunning, AdminDenied, ConfigError; every call raises OperatorError or a
+    kind of it (NameTaken, NoSuchClient, BadName, ConfigError).
+    """
+
+    def __init__(self, datadir: Path) -> None:
+        self._channel = grpc.insecure_channel(socket_target(_probe(datadir)))
+        self._stub = admin_pb2_grpc.AdminStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._channel.close()
+
+    def add(self, name: str, quota: Quota) -> admin_pb2.AddClientResponse:
+        """Let a client in; where `quota` is 0 the server's default holds."""
+        wanted = admin_pb2.Quota(slots=quota.slots, bytes=quota.bytes, ttl_seconds=quota.ttl)
+        return self._call(
+            self._stub.AddClient, lambda: admin_pb2.AddClientRequest(name=_text(name), quota=wanted)
+        )
+
+    def clients(self) -> admin_pb2.ListClientsResponse:
+        """All clients by name."""
+        return self._call(self._stub.ListClients, admin_pb2.ListClientsRequest)
+
+    def show(self, name: str) -> admin_pb2.ShowClientResponse:
+        """One client, by name or id, with its slots and request paths."""
+        return self._call(self._stub.ShowClient, lambda: admin_pb2.ShowClientRequest(name=_text(name)))
+
+    def rotate(self, name: str) -> admin_pb2.RotateClientResponse:
+        """New request paths for a client."""
+        return self._call(self._stub.RotateClient, lambda: admin_pb2.RotateClientRequest(name=_text(name)))
+
+    def revoke(self, name: str) -> admin_pb2.RevokeClientResponse:
+        """Serve a client no more."""
+        return self._call(self._stub.RevokeClient, lambda: admin_pb2.RevokeClientRequest(name=_text(name)))
+
+    def remove(self, name: str) -> None:
+        """Forget a client."""
+        self._call(self._stub.RemoveClient, lambda: admin_pb2.RemoveClientRequest(name=_text(name)))
+
+    def status(self) -> admin_pb2.GetStatusResponse:
+        """What the server runs on, and what it did."""
+        return self._call(self._stub.GetStatus, admin_pb2.GetStatusRequest)
+
+    def _call(self, call: "grpc.UnaryUnaryMultiCallable[Q, R]", request: Callable[[], Q]) -> R:
+        with _operator_errors():
+            return call(request(), timeout=TIMEOUT)
+
+
+def _text(name: str) -> str:
+    """`name`, once it is sure to be Unicode: a command line may hold any bytes. Raises BadName."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise BadName(f"{name!r} is no name: give 1 to 64 of a-z, A-Z, 0-9, `.`, `_` and `-`") from None
+    return name

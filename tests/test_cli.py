@@ -1,0 +1,296 @@
+"""The command line, and whatever can go wrong: one line that says what to do."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar import __version__, cli, config
+from sidecar.adapters.admin_client import admin_socket_path
+from sidecar.core.errors import LndSetupError, LndUnavailable
+from sidecar.rpc.sidecar.v1 import admin_pb2_grpc
+from tests.harness.shell import ROOT, Served, Shell
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+async def test_options_stand_before_or_after_the_command(served: Served) -> None:
+    """And come from the environment as well."""
+    here, elsewhere = str(served.datadir), str(served.home / "elsewhere")
+    for args in (
+        ("--json", "--datadir", here, "client", "list"),
+        ("client", "--json", "--datadir", here, "list"),
+        ("client", "list", f"--datadir={here}", "--json"),
+        ("--datadir", elsewhere, "client", "list", "--json", "--datadir", here),
+    ):
+        result = await served.run(*args, SIDECAR_DATADIR=elsewhere)
+        assert result.json() == {"clients": []}
+
+
+async def test_the_version_is_the_packages(shell: Shell) -> None:
+    """`sidecar --version`."""
+    assert (await shell.run("--version")).text() == f"sidecar {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["serve"], ["client"], ["client", "add"], ["macaroon-permissions"]])
+async def test_every_command_has_help(shell: Shell, command: list[str]) -> None:
+    """The main help and that of `serve` list all options; the others stay short."""
+    text = (await shell.run(*command, "--help")).text()
+    assert ("--redis.url" in text) is (command in ([], ["serve"]))
+    if not command:
+        assert all(each in text for each in ("serve", "client", "status", "macaroon-permissions"))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["client"],
+        ["client", "add"],
+        ["client", "add", "a", "b"],
+        ["clint"],
+        ["client", "lst"],
+        ["status", "--jsn"],
+        ["client", "list", "--datad", "x"],
+        ["status", "--datadir"],
+        ["macaroon-permissions", "--lnd.version", "0.19"],
+        ["client", "show", "--name\nalice"],
+    ],
+)
+async def test_a_wrong_command_line_is_one_line_and_exit_2(shell: Shell, args: list[str]) -> None:
+    """It says what is wrong and where help is; options can't be abbreviated."""
+    assert re.search(r"\(see `sidecar( [a-z-]+)* --help`\)$", (await shell.run(*args)).refusal(2))
+
+
+# --- what can go wrong --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", [["status"], ["client", "list"], ["client", "add", "alice"]])
+async def test_no_server_running(shell: Shell, args: list[str]) -> None:
+    """No socket: the line says how to start a server, and where one was looked for."""
+    said = (await shell.run(*args)).refusal()
+    assert said.startswith(f"no server is running on {shell.datadir}: start it with `sidecar serve`")
+
+
+async def test_a_killed_server_is_not_running(shell: Shell) -> None:
+    """A socket file that nobody listens on is no server."""
+    shell.datadir.mkdir()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(admin_socket_path(shell.datadir)))
+    assert "no server is running" in (await shell.run("status")).refusal()
+
+
+async def test_another_users_server_is_denied(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line says who may: the server's own user."""
+    with tempfile.TemporaryDirectory() as home:
+        os.chmod(home, 0o755)  # noqa: PTH101
+        monkeypatch.setenv("HOME", home)
+        served = Served(Path(home))
+        server = await served.start()
+        for closed in (served.path, served.datadir):
+            served.datadir.chmod(0o755 if closed is served.path else 0o700)
+            with as_a_stranger(closed):
+                assert cli.main(["status"]) == 1
+            said = capsys.readouterr().err
+            assert "may not be " in said
+            assert said.endswith("by this user: run this as the user that runs `sidecar serve`\n")
+        await server.stop(None)
+
+
+@contextmanager
+def as_a_stranger(closed: Path) -> Iterator[None]:
+    """Be a user to whom `closed` is closed; root, who may open all, becomes nobody for the while."""
+    if os.geteuid() != 0:
+        closed.chmod(0)
+    else:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        closed.chmod(0o700)
+
+
+async def test_the_same_client_twice(served: Served) -> None:
+    """The line names the client and the way on."""
+    await served.run("client", "add", "alice")
+    said = (await served.run("client", "add", "alice", "--json")).refusal()
+    assert said == (
+        "there is a client alice already: choose another name, or see it with `sidecar client show alice`"
+    )
+
+
+@pytest.mark.parametrize("command", ["show", "rotate", "revoke", "remove"])
+async def test_no_such_client(served: Served, command: str) -> None:
+    """The line names the client and the way on."""
+    said = (await served.run("client", command, "bob")).refusal()
+    assert said == "there is no client 'bob': `sidecar client list` shows all"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "0" * 20, "a\nb", "älice", b"\xff\xfe"])
+async def test_a_bad_name(served: Served, name: str | bytes) -> None:
+    """Whatever bytes a shell can pass."""
+    assert "is no name: " in (await served.run("client", "add", name)).refusal()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--slots", "0"),
+        ("--slots", "1001"),
+        ("--slots", "ten"),
+        ("--bytes", "0"),
+        ("--bytes", "99999999999999999999"),
+        ("--ttl", "59"),
+        ("--ttl", "1y"),
+    ],
+)
+async def test_a_wrong_quota(served: Served, flag: str, value: str) -> None:
+    """The line names the flag and what is allowed."""
+    said = (await served.run("client", "add", "alice", flag, value)).refusal()
+    assert f"'{value}' from the flag {flag} is not allowed: give " in said
+
+
+async def test_a_wrong_setting(shell: Shell) -> None:
+    """For every command, before it does anything."""
+    said = (await shell.run("status", SIDECAR_CLIENT_SLOTS="0")).refusal()
+    assert said.startswith("client.slots: '0' from the environment variable SIDECAR_CLIENT_SLOTS")
+    assert (await shell.run("serve", "--config", "/no/such.toml")).refusal().startswith("config: ")
+
+
+async def test_a_server_whose_store_or_lnd_is_away(served: Served) -> None:
+    """The line says what is away."""
+    served.store.away = True
+    assert (await served.run("client", "list")).refusal() == "the store is away"
+    served.issuer.error = LndUnavailable("LND is locked: unlock it")
+    assert (await served.run("client", "add", "alice")).refusal() == "LND is locked: unlock it"
+
+
+async def test_a_fault_inside_the_server(served: Served) -> None:
+    """Its text stays in the server's log."""
+    served.issuer.error = ValueError("inner secret")
+    assert (await served.run("client", "add", "alice")).refusal() == (
+        "the server failed inside; its log says why"
+    )
+
+
+async def test_a_server_of_another_version(served: Served) -> None:
+    """One that lacks a call says so: restart it."""
+    served.service = admin_pb2_grpc.AdminServicer()  # type: ignore[assignment,abstract]
+    served.datadir = served.home / "old"
+    served.path = admin_socket_path(served.datadir)
+    server = await served.start()
+    said = (await served.run("status", "--datadir", str(served.datadir))).refusal()
+    assert said == "the running server is of another version: restart it"
+    await server.stop(None)
+
+
+async def test_a_server_that_hangs_up(shell: Shell) -> None:
+    """Something else on the socket is one line, too."""
+    shell.datadir.mkdir()
+    path = admin_socket_path(shell.datadir)
+    other = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path)
+    assert "look at its log" in (await shell.run("status")).refusal()
+    other.close()
+
+
+async def test_a_reader_that_has_seen_enough_is_no_fault(served: Served) -> None:
+    """`sidecar client list | head -0` prints nothing about pipes."""
+    for args in (["client", "list"], ["--help"]):
+        read, write = os.pipe()
+        os.close(read)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sidecar", *args),
+            stdout=write,
+            stderr=asyncio.subprocess.PIPE,
+            env={"HOME": str(served.home), "PYTHONPATH": str(ROOT)},
+        )
+        os.close(write)
+        assert (await process.communicate())[1] == b""
+
+
+async def test_ctrl_c_is_exit_130(shell: Shell) -> None:
+    """While a command waits for a server: no traceback, no line."""
+    shell.datadir.mkdir()
+    connected = asyncio.Event()
+    path = admin_socket_path(shell.datadir)
+    silent = await asyncio.start_unix_server(lambda _reader, _writer: connected.set(), path)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidecar", "status"),
+        stderr=asyncio.subprocess.PIPE,
+        env={"HOME": str(shell.home), "PYTHONPATH": str(ROOT)},
+    )
+    await connected.wait()
+    await asyncio.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, err) == (130, b"")
+    silent.close()
+
+
+# --- serve --------------------------------------------------------------------------------------
+
+
+def served_by(serve: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *args: str) -> int:
+    """The exit code of `sidecar serve` with `serve` in the server's place."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "sidecar.app", types.SimpleNamespace(serve=serve))
+    return cli.main(["serve", *args])
+
+
+def test_serve_gets_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All of them, checked."""
+    seen = []
+
+    async def serve(settings: config.Settings) -> None:
+        seen.append(settings)
+
+    assert served_by(serve, monkeypatch, tmp_path, "--lnd.host", "lnd:1", "--network=regtest") == 0
+    assert (seen[0].lnd.host, seen[0].network) == ("lnd:1", "regtest")
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["alone", "from a task group"])
+def test_what_the_operator_must_mend_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], grouped: bool
+) -> None:
+    """Wherever in the server it came up."""
+
+    async def fail() -> None:
+        raise LndSetupError("feature bit 39 is missing:\n  add it")
+
+    async def serve(_settings: config.Settings) -> None:
+        if not grouped:
+            await fail()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    assert served_by(serve, monkeypatch, tmp_path) == 1
+    assert capsys.readouterr() == ("", "sidecar: feature bit 39 is missing: add it\n")
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_fault_of_our_own_is_one_line_unless_debugging(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], level: str
+) -> None:
+    """With the place, to be reported; the traceback only on request."""
+
+    async def serve(_settings: config.Settings) -> None:
+        raise KeyError("oops")
+
+    assert served_by(serve, monkeypatch, tmp_path, "--loglevel", level) == 1
+    err = capsys.readouterr().err
+    assert re.search(r"sidecar: a fault of the sidecar's own at test_cli\.py:\d+: KeyError\('oops'\)", err)
+    assert ("Traceback" in err) is (level == "debug")

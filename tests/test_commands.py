@@ -1,0 +1,181 @@
+"""What each command does and prints, against a real admin server on a Unix socket."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from sidecar import commands
+from sidecar.adapters import permissions
+from sidecar.core.model import Quota
+from tests.harness.shell import Served, Shell
+from tests.harness.store_contract import DAY, an_invoice, until
+
+# --- clients ------------------------------------------------------------------------------------
+
+
+async def test_add_prints_id_and_paths_for_scripts(served: Served) -> None:
+    """`client add NAME --json` is one object; its paths are hex."""
+    added = (await served.run("client", "add", "alice", "--json")).json()
+    kept = await served.store.find_client("alice")
+    assert added == {
+        "client_id": kept.client_id.hex(),
+        "name": "alice",
+        "state": "active",
+        "generation": 1,
+        "created_at": kept.created_at,
+        "quota": {"slots": 10, "bytes": 131_072, "ttl_seconds": 365 * DAY},
+        "slots_used": 0,
+        "bytes_used": 0,
+        "paths": (b"\x00\x01" + kept.client_id + b"\x01").hex(),
+    }
+
+
+async def test_add_prints_the_paths_for_people(served: Served) -> None:
+    """On a line of their own, to be copied."""
+    text = (await served.run("client", "add", "alice")).text()
+    kept = await served.store.find_client("alice")
+    assert text.splitlines()[-1] == (b"\x00\x01" + kept.client_id + b"\x01").hex()
+    assert re.search(r"^slots +0 of 10 used$", text, re.MULTILINE)
+    assert re.search(r"^ttl +365d an invoice$", text, re.MULTILINE)
+
+
+async def test_add_takes_a_quota(served: Served) -> None:
+    """Of slots, bytes and time; what is left out is the server's default."""
+    await served.run("client", "add", "alice", "--ttl", "30d", "--slots=3", "--bytes", "9000")
+    assert (await served.store.find_client("alice")).quota == Quota(slots=3, bytes=9_000, ttl=30 * DAY)
+    await served.run("client", "add", "bob", "--ttl", "12h")
+    assert (await served.store.find_client("bob")).quota == Quota(slots=10, bytes=131_072, ttl=43_200)
+
+
+async def test_list_is_a_table_or_json(served: Served) -> None:
+    """One line a client, columns below each other."""
+    assert "sidecar client add NAME" in (await served.run("client", "list")).text()
+    assert (await served.run("client", "list", "--json")).json() == {"clients": []}
+    for name in ("bob", "a-long-name"):
+        await served.run("client", "add", name)
+    await served.run("client", "revoke", "bob")
+    head, first, second = (await served.run("client", "list")).text().splitlines()
+    assert head.split() == ["NAME", "CLIENT", "ID", "STATE", "SLOTS", "BYTES", "ADDED"]
+    assert [first.index("active"), second.index("revoked")] == [head.index("STATE")] * 2
+    listed = (await served.run("client", "list", "--json")).json()["clients"]
+    assert [(each["name"], each["state"]) for each in listed] == [
+        ("a-long-name", "active"),
+        ("bob", "revoked"),
+    ]
+
+
+async def test_show_prints_when_each_slot_ends_and_what_is_used(served: Served) -> None:
+    """As UTC and from now; by name or by id; with the paths once more."""
+    added = (await served.run("client", "add", "alice", "--json")).json()
+    client_id = bytes.fromhex(added["client_id"])
+    assert "no invoice is stored" in (await served.run("client", "show", "alice")).text()
+    first = an_invoice(0, size=700)
+    first = replace(first, expires_at=first.stored_at + 12 * DAY + 600)
+    await served.store.save(client_id, first, until())
+    await served.store.save(client_id, an_invoice(7, size=1_500), until())
+    text = (await served.run("client", "show", "alice")).text()
+    assert f" 0  {commands.utc(first.expires_at)} (in 12 days)  {commands.utc(first.stored_at)} (" in text
+    assert re.search(r"^slots +2 of 10 used$", text, re.MULTILINE)
+    assert re.search(r"^bytes +2200 of 131072 used$", text, re.MULTILINE)
+    assert text.splitlines()[-1] == added["paths"]
+    shown = (await served.run("client", "show", added["client_id"], "--json")).json()
+    assert (shown["slots_used"], shown["bytes_used"], shown["paths"]) == (2, 2_200, added["paths"])
+    assert shown["slots"][0] == {
+        "slot": 0,
+        "expires_at": first.expires_at,
+        "invoice_created_at": first.created_at,
+        "stored_at": first.stored_at,
+        "bytes": 700,
+        "family": "ldk",
+    }
+
+
+async def test_rotate_prints_new_paths(served: Served) -> None:
+    """They differ from the old ones, and `show` prints them from then on."""
+    added = (await served.run("client", "add", "alice", "--json")).json()
+    rotated = (await served.run("client", "rotate", "alice", "--json")).json()
+    assert rotated["generation"] == 2
+    assert rotated["paths"] != added["paths"]
+    assert (await served.run("client", "show", "alice", "--json")).json()["paths"] == rotated["paths"]
+
+
+async def test_revoke_then_remove(served: Served) -> None:
+    """Revoked: the record stays, without paths. Removed: it is gone."""
+    await served.run("client", "add", "alice")
+    assert "alice is revoked" in (await served.run("client", "revoke", "alice")).text()
+    assert (await served.run("client", "revoke", "alice", "--json")).json()["state"] == "revoked"
+    assert "no request paths: the client is revoked" in (await served.run("client", "show", "alice")).text()
+    assert "sidecar client remove alice" in (await served.run("client", "rotate", "alice")).refusal()
+    assert (await served.run("client", "remove", "alice", "--json")).json() == {"removed": "alice"}
+    assert "no client 'alice'" in (await served.run("client", "show", "alice")).refusal()
+
+
+async def test_status_shows_the_server_and_its_counters(served: Served) -> None:
+    """For people and for scripts."""
+    text = (await served.run("status")).text()
+    assert re.search(r"^lnd version +0\.21\.2-beta$", text, re.MULTILINE)
+    assert re.search(r"^onion messages +arriving$", text, re.MULTILINE)
+    assert re.search(r"^sent +3$", text, re.MULTILINE)
+    status = (await served.run("status", "--json")).json()
+    assert (status["mode"], status["stream_up"], status["counters"]) == ("native", True, {"sent": 3})
+
+
+# --- macaroons ----------------------------------------------------------------------------------
+
+
+async def test_permissions_are_printed_for_both_kinds_of_lnd(shell: Shell) -> None:
+    """A ready lncli line each, and what the macaroon is worth."""
+    text = (await shell.run("macaroon-permissions", "--network", "regtest")).text()
+    native, custom = (line for line in text.splitlines() if line.startswith("lncli "))
+    start = "lncli --network=regtest bakemacaroon --save_to=sidecar.macaroon uri:/lnrpc.Lightning/GetInfo "
+    assert native.startswith(start)
+    assert custom.startswith(start)
+    assert native.endswith("/SubscribeOnionMessages uri:/lnrpc.Lightning/SendOnionMessage")
+    assert custom.endswith("/SubscribeCustomMessages uri:/lnrpc.Lightning/SendCustomMessage")
+    assert "Guard it as you guard admin.macaroon." in text
+    assert all(line.startswith(("#", "lncli")) for line in text.splitlines() if line)
+
+
+async def test_permissions_for_scripts(shell: Shell) -> None:
+    """As lncli takes them, by kind; one kind when its version is named."""
+    both = (await shell.run("macaroon-permissions", "--json")).json()
+    assert both == {
+        "native": [f"uri:{uri}" for uri in permissions.NATIVE],
+        "custom": [f"uri:{uri}" for uri in permissions.CUSTOM],
+    }
+    for version, kind in (("0.21", "native"), ("0.20", "custom")):
+        one = (await shell.run("macaroon-permissions", "--json", "--lnd.version", version)).json()
+        assert one == {kind: both[kind]}
+
+
+def test_each_recipe_asks_for_nothing_twice() -> None:
+    """And both for what every LND has."""
+    for recipe in (permissions.NATIVE, permissions.CUSTOM):
+        assert len(set(recipe)) == len(recipe)
+        assert set(permissions.COMMON) < set(recipe)
+
+
+# --- plain text ---------------------------------------------------------------------------------
+
+
+def test_a_tables_numbers_stand_to_the_right() -> None:
+    """And nothing trails."""
+    assert commands.table(("N", "NAME"), [(1, "a"), (100, "long")]) == "  N  NAME\n  1  a\n100  long"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (12 * DAY + 600, "in 12 days"),
+        (DAY, "in 24 hours"),
+        (7_199, "in 119 minutes"),
+        (60, "in 60 seconds"),
+        (1, "in 1 second"),
+        (0, "now"),
+        (-7_200, "2 hours ago"),
+    ],
+)
+def test_a_span_is_said_in_one_unit(seconds: int, words: str) -> None:
+    """The largest that there are two of."""
+    assert commands.span(seconds) == words
