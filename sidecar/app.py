@@ -1,0 +1,232 @@
+"""The one place where adapters are built and wired: `sidecar serve`."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+
+from tenacity import AsyncRetrying, retry_if_exception_type
+
+from sidecar import __version__
+from sidecar.adapters.admin import AdminService, StatusSnapshot, start_admin
+from sidecar.adapters.admin_client import admin_socket_path
+from sidecar.adapters.dialler import Dialler
+from sidecar.adapters.graph import LndGraph
+from sidecar.adapters.lnd import Lnd, LndNodeKey, NodeInfo, backoff
+from sidecar.adapters.onions import CustomOnions, NativeOnions
+from sidecar.adapters.redis_setup import open_store
+from sidecar.adapters.redis_store import RedisStore
+from sidecar.config import LimitSettings, Settings
+from sidecar.core import bolt12, paths
+from sidecar.core.errors import LndSetupError, LndUnavailable, ModeChanged, StoreUnavailable
+from sidecar.core.keys import SidecarKeys
+from sidecar.core.limits import Rate
+from sidecar.core.model import Client
+from sidecar.core.server import ServerSettings, StaticInvoiceServer
+from sidecar.courier import Courier
+from sidecar.peeler import Peeler
+from sidecar.service import ServiceLimits, SidecarService
+
+log = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """The machine's clock. Fulfils ports.Clock."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000
+
+
+class RequestPaths:
+    """Makes the paths that a client is given out of band. Fulfils adapters.admin.PathIssuer."""
+
+    def __init__(self, server: StaticInvoiceServer) -> None:
+        self._server = server
+
+    async def request_paths(self, client: Client) -> bytes:
+        """u16 count ‖ paths, in the form that ldk-node takes."""
+        # "SHOULD provide at least 1 blinded path out-of-band"
+        return paths.encode_path_list([self._server.request_path(client, os.urandom)])
+
+
+async def serve(settings: Settings) -> None:
+    """Run the sidecar until SIGTERM or SIGINT. Raises OperatorError for what only the operator can mend."""
+    logging.basicConfig(
+        level=settings.loglevel.upper(), format="%(asctime)s %(levelname)-7s %(message)s", force=True
+    )
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    running = asyncio.create_task(_run(settings))
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        log.info("stopping")
+        running.cancel()
+    stop.cancel()
+    await asyncio.gather(stop, return_exceptions=True)
+    try:
+        await running
+    except asyncio.CancelledError:
+        log.info("stopped")
+
+
+async def _run(settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        lnd = Lnd(settings.lnd.host, settings.lnd.tlspath, settings.lnd.macaroonpath)
+        stack.push_async_callback(lnd.aclose)
+        info, keys = await _meet(lnd, settings.network)
+        store = await _open_store(settings, info.node_id)
+        stack.push_async_callback(store.close)
+        await Sidecar(settings, lnd, info, keys, store).run()
+
+
+async def _meet(lnd: Lnd, network: str | None) -> tuple[NodeInfo, SidecarKeys]:
+    """Wait for LND, and learn who it is. Raises LndSetupError, LndDenied."""
+    async for attempt in AsyncRetrying(retry=retry_if_exception_type(LndUnavailable), wait=backoff()):
+        with attempt:
+            await lnd.wait_ready()
+            info = await lnd.describe()
+            await lnd.check_permissions()
+            keys = SidecarKeys.derive(await LndNodeKey(lnd).root())
+    if info.network not in bolt12.CHAINS:
+        raise LndSetupError(f"LND is on {info.network!r}, a chain that the sidecar does not know")
+    if network is not None and network != info.network:
+        raise LndSetupError(f"LND is on {info.network}, and --network says {network}: make them agree")
+    return info, keys
+
+
+async def _open_store(settings: Settings, node_id: bytes) -> RedisStore:
+    said = False
+    async for attempt in AsyncRetrying(retry=retry_if_exception_type(StoreUnavailable), wait=backoff()):
+        with attempt:
+            try:
+                redis = settings.redis
+                return await open_store(redis.url, settings.datadir, node_id, redis.durability)
+            except StoreUnavailable as error:
+                if not said:
+                    log.warning("waiting for Redis: %s", error)
+                    said = True
+                raise
+    raise AssertionError("tenacity tries until it succeeds")
+
+
+def _limits(settings: LimitSettings) -> ServiceLimits:
+    def a_minute(count: int) -> Rate:
+        return Rate(per_second=count / 60, burst=count)
+
+    return ServiceLimits(
+        offer=Rate(settings.offer_rate, settings.offer_burst),
+        client=Rate(settings.client_rate, settings.client_burst),
+        stores=a_minute(settings.stores_per_minute),
+        offer_paths=a_minute(settings.offer_paths_per_minute),
+    )
+
+
+class Sidecar:
+    """The sidecar on an LND that is known: everything behind is built anew when LND changes its kind."""
+
+    def __init__(
+        self, settings: Settings, lnd: Lnd, info: NodeInfo, keys: SidecarKeys, store: RedisStore
+    ) -> None:
+        self._settings = settings
+        self._lnd = lnd
+        self._info = info
+        self._keys = keys
+        self._store = store
+        self._counters: Counter[str] = Counter()
+        self._transport: NativeOnions | CustomOnions | None = None
+        self._server = StaticInvoiceServer(
+            ServerSettings(info.node_id, keys, bolt12.CHAINS[info.network], settings.paths_lifetime)
+        )
+
+    async def run(self) -> None:
+        """Answer the operator and the network until cancelled."""
+        self._settings.datadir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        admin = AdminService(self._store, RequestPaths(self._server), self.status, self._settings.quota)
+        listening = await start_admin(admin, admin_socket_path(self._settings.datadir))
+        try:
+            while True:
+                try:
+                    await self._serve_lnd()
+                except* ModeChanged:
+                    await self._meet_again()
+        finally:
+            await listening.stop()
+
+    async def _serve_lnd(self) -> None:
+        kind = NativeOnions if self._info.mode == "native" else CustomOnions
+        transport = self._transport = kind(self._lnd, self._count)
+        # On a test network nodes announce private addresses; on the others nobody honest does.
+        private = self._info.network in ("regtest", "simnet")
+        dialler = Dialler(self._lnd, self._info.node_id, private_addresses=private)
+        lnd_key = LndNodeKey(self._lnd)
+        courier = Courier(
+            lnd_node_id=self._info.node_id,
+            own_node_id=self._keys.node_id,
+            lnd_key=lnd_key,
+            graph=LndGraph(self._lnd, self._info.node_id, dialler),
+            transport=transport,
+            entropy=os.urandom,
+        )
+        service = SidecarService(
+            server=self._server,
+            peeler=Peeler(lnd_key, self._keys),
+            courier=courier,
+            transport=transport,
+            store=self._store,
+            clock=SystemClock(),
+            entropy=os.urandom,
+            limits=_limits(self._settings.limits),
+            lnd_node_id=self._info.node_id,
+            counters=self._counters,
+        )
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(service.run())
+                tasks.create_task(self._say_ready(transport))
+        finally:
+            await dialler.aclose()
+
+    async def _say_ready(self, transport: NativeOnions | CustomOnions) -> None:
+        await transport.up.wait()
+        info = self._info
+        log.info(
+            "ready: LND %s at %s (%s onion messages, %s, node %s), %s",
+            info.version,
+            self._settings.lnd.host,
+            info.mode,
+            info.network,
+            info.node_id.hex(),
+            self._store.description,
+        )
+
+    async def _meet_again(self) -> None:
+        """After an upgrade of LND under the running sidecar. Raises LndSetupError for another node."""
+        log.warning("LND has changed its kind: looking at it again")
+        info, _ = await _meet(self._lnd, self._info.network)
+        if info.node_id != self._info.node_id:
+            raise LndSetupError("LND is another node now: restart the sidecar to serve that one")
+        self._info = info
+
+    def _count(self, reason: str) -> None:
+        self._counters[f"dropped.{reason}"] += 1
+
+    def status(self) -> StatusSnapshot:
+        """What `sidecar status` shows."""
+        info = self._info
+        return StatusSnapshot(
+            version=__version__,
+            node_id=info.node_id.hex(),
+            lnd_version=info.version,
+            mode=info.mode,
+            network=info.network,
+            redis=self._store.description,
+            durability=self._settings.redis.durability,
+            stream_up=self._transport is not None and self._transport.stream_up,
+            counters=dict(self._counters),
+        )

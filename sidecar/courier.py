@@ -1,0 +1,120 @@
+"""Sends onion messages along blinded paths: past our own LND, through neighbours, or by dialling."""
+
+from sidecar.core import keys, messages, onion, paths
+from sidecar.core.effects import Send
+from sidecar.core.errors import BadPath, NotForUs, PathToSelf, PeerNotConnected
+from sidecar.core.paths import BlindedPath, NextHop, SciddirIntroduction
+from sidecar.core.server import Entropy
+from sidecar.ports import Graph, NodeKey, OnionTransport
+
+MAX_HOPS_AT_LND = 4
+"""Hops of one path that may be our own LND, one behind the other; each costs a signer call."""
+
+MAX_HOPS = 32
+"""Hops of a path that we send along. A stranger chooses it, and at 255 one onion costs 80 ms."""
+
+MAX_RELAYS = 3
+"""Neighbours that are tried for one message."""
+
+
+class Courier:
+    """Hands onion messages to their first hop."""
+
+    def __init__(
+        self,
+        *,
+        lnd_node_id: bytes,
+        own_node_id: bytes,
+        lnd_key: NodeKey,
+        graph: Graph,
+        transport: OnionTransport,
+        entropy: Entropy,
+    ) -> None:
+        self._lnd_node_id = lnd_node_id
+        self._own_node_id = own_node_id
+        self._lnd_key = lnd_key
+        self._graph = graph
+        self._transport = transport
+        self._entropy = entropy
+
+    async def past_lnd(self, path: BlindedPath) -> BlindedPath:
+        """The path as it goes on behind our own LND, its first node given by id.
+
+        Raises PathToSelf, BadPath, BadRecipientData, BadPoint, UnknownScid, LndUnavailable.
+        """
+        if len(path.hops) > MAX_HOPS:
+            raise BadPath(f"a path of {len(path.hops)} hops; we send along {MAX_HOPS} at most")
+        for _ in range(MAX_HOPS_AT_LND + 1):
+            node_id = await self._introduction(path)
+            if node_id == self._own_node_id:
+                raise PathToSelf("a path that leads back to the sidecar")
+            if node_id != self._lnd_node_id:
+                return BlindedPath(node_id, path.path_key, path.hops)
+            if len(path.hops) < 2:
+                raise PathToSelf("a path that ends at our own LND")
+            hop = paths.first_hop(path, await self._lnd_key.ecdh(path.path_key))
+            path = paths.advance(path, hop, await self._next_node(hop))
+        raise BadPath(f"a path with more than {MAX_HOPS_AT_LND} hops at our own LND")
+
+    async def _introduction(self, path: BlindedPath) -> bytes:
+        node = path.introduction_node
+        if isinstance(node, SciddirIntroduction):
+            return await self._graph.node_of(node.scid, node.direction)
+        return node
+
+    async def _next_node(self, hop: NextHop) -> bytes:
+        if hop.node_id is not None:
+            return hop.node_id
+        assert hop.scid is not None  # noqa: S101 - a NextHop has one of the two
+        return await self._graph.next_node(hop.scid)
+
+    async def send(self, message: Send) -> None:
+        """Send along `message.path`.
+
+        Raises what `past_lnd` does, and PayloadTooLarge, PeerNotConnected, NoRoute.
+        """
+        path = await self.past_lnd(message.path)
+        peer = await self._introduction(path)
+        try:
+            await self._hand_over(path, peer, message)
+        except PeerNotConnected:
+            await self._send_around(path, peer, message)
+
+    async def _hand_over(self, path: BlindedPath, peer: bytes, message: Send) -> None:
+        *between, last = path.hops
+        hops = [(hop.blinded_node_id, messages.hop_payload(hop.encrypted_recipient_data)) for hop in between]
+        final = messages.final_payload(
+            last.encrypted_recipient_data, message.content_type, message.content, message.reply_path
+        )
+        packet = onion.build(self._entropy(32), [*hops, (last.blinded_node_id, final)])
+        await self._transport.send(peer, path.path_key, packet)
+
+    async def _send_around(self, path: BlindedPath, peer: bytes, message: Send) -> None:
+        for relay in (await self._graph.relays_to(peer))[:MAX_RELAYS]:
+            try:
+                await self._hand_over(self._through(relay, path, peer), relay, message)
+            except PeerNotConnected:
+                continue
+            return
+        if not message.may_dial:
+            raise PeerNotConnected("the first hop is not connected, nor has it a connected neighbour")
+        await self._graph.dial(peer)
+        await self._hand_over(path, peer, message)
+
+    def _through(self, relay: bytes, path: BlindedPath, peer: bytes) -> BlindedPath:
+        """The path with one hop before it, blinded by ourselves."""
+        # "MUST set `next_path_key_override` in the prior onion payload to `first_path_key`."
+        secret = self._entropy(32)
+        shared = keys.ecdh(secret, relay)
+        hop = paths.encrypt_hop(relay, shared, paths.next_hop_data(peer, override=path.path_key))
+        return BlindedPath(relay, keys.public_key(secret), (hop, *path.hops))
+
+    async def forward(self, hop: NextHop, packet: bytes) -> None:
+        """Hand on somebody else's message, as a node that advertises onion messages must.
+
+        Raises NotForUs, PeerNotConnected, UnknownScid, LndUnavailable.
+        """
+        node_id = await self._next_node(hop)
+        if node_id in (self._lnd_node_id, self._own_node_id):
+            raise NotForUs("an onion message that goes from LND to itself")
+        await self._transport.send(node_id, hop.path_key, packet)

@@ -1,0 +1,229 @@
+"""Receive → peel → load → decide → perform: each onion message, one small task.
+
+No message can end the loop: what is wrong with it is counted by reason, and its sender hears
+nothing (save for invoice_error, which core/server.py decides on).
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sidecar.core import messages, offers
+from sidecar.core.context import Context, Kind, OfferContext, RequestContext
+from sidecar.core.effects import Effect, Save
+from sidecar.core.errors import (
+    BadContext,
+    ContentNotServed,
+    Malformed,
+    NotForUs,
+    OperatorError,
+    RateLimited,
+    Repeated,
+    SidecarError,
+    Unavailable,
+    WrongContext,
+)
+from sidecar.core.limits import Rate, Recent, TokenBuckets
+from sidecar.core.messages import FinalPayload, OfferPathsRequest, ServeStaticInvoice
+from sidecar.core.paths import BlindedPath
+from sidecar.core.server import Arrival, Entropy, StaticInvoiceServer
+from sidecar.courier import Courier
+from sidecar.peeler import Landed, Passing, Peeler
+from sidecar.ports import Clock, OnionTransport, Received, Store
+
+log = logging.getLogger(__name__)
+
+MAX_AT_ONCE = 64
+"""Messages in work at once; the rest wait in the transport's bounded queue."""
+
+MESSAGE_TIMEOUT = 30
+"""Seconds for all that one message causes."""
+
+REPEAT_WINDOW_MS = 60_000
+MAX_ANSWERS = 3
+"""Answers to one and the same invoice_request within the window; it is forwarded once."""
+
+# LND 0.21's own limit for a peer's onion messages, in bytes; where LND is older we keep it in its stead.
+PEER_RATE = Rate(per_second=512_000 / 8, burst=262_144)
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLimits:
+    """Limits counted in process: invoice requests an offer and a client, and a client's own messages."""
+
+    offer: Rate
+    client: Rate
+    stores: Rate
+    offer_paths: Rate
+
+
+class SidecarService:
+    """The server at work. `counters` tell what was done and dropped, by reason."""
+
+    def __init__(
+        self,
+        *,
+        server: StaticInvoiceServer,
+        peeler: Peeler,
+        courier: Courier,
+        transport: OnionTransport,
+        store: Store,
+        clock: Clock,
+        entropy: Entropy,
+        limits: ServiceLimits,
+        lnd_node_id: bytes,
+        counters: Counter[str],
+    ) -> None:
+        self.counters = counters
+        self._server = server
+        self._peeler = peeler
+        self._courier = courier
+        self._transport = transport
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._lnd_node_id = lnd_node_id
+        self._offers = TokenBuckets(limits.offer)
+        self._clients = TokenBuckets(limits.client)
+        self._stores = TokenBuckets(limits.stores)
+        self._offer_paths = TokenBuckets(limits.offer_paths)
+        self._peers = TokenBuckets(PEER_RATE)
+        self._answered = Recent(REPEAT_WINDOW_MS)
+        self._complained: set[str] = set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        at_once = asyncio.Semaphore(MAX_AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            async for received in self._transport.receive():
+                self.counters["received"] += 1
+                # A path that was used before is limited before it costs anything: a flood over
+                # one offer's path takes no place from the others.
+                context = self._peeler.context_of(received.path_key)
+                if not self._may_enter(received, context):
+                    self.counters[f"dropped.{RateLimited.reason}"] += 1
+                    continue
+                await at_once.acquire()
+                task = tasks.create_task(self._handle(received, limited=context is not None))
+                task.add_done_callback(lambda _: at_once.release())
+
+    async def _handle(self, received: Received, *, limited: bool) -> None:
+        try:
+            async with asyncio.timeout(MESSAGE_TIMEOUT):
+                await self._process(received, limited=limited)
+        except SidecarError as error:
+            self.counters[f"dropped.{error.reason}"] += 1
+            log.debug("dropped: %s: %s", error.reason, error)
+            self._complain(error)
+        except TimeoutError:
+            self.counters["dropped.timeout"] += 1
+        except Exception:
+            # A fault of ours. The loop goes on: one message must not stop the rest.
+            self.counters["dropped.internal-error"] += 1
+            log.exception("a message caused a fault in the sidecar; please report it")
+
+    async def _process(self, received: Received, *, limited: bool) -> None:
+        forwarding = self._transport.forwards_for_others
+        match await self._peeler.peel(received, forwarding=forwarding):
+            case Landed(context, payload):
+                if not limited and not self._within_limits(context):
+                    raise RateLimited("over a limit of its offer or client")
+                await self._perform(await self._decide(context, payload))
+            case Passing(hop, packet):
+                await self._courier.forward(hop, packet)
+                self.counters["forwarded"] += 1
+            case None:
+                self.counters["passed"] += 1
+
+    def _may_enter(self, received: Received, context: Context | None) -> bool:
+        if context is not None:
+            return self._within_limits(context)
+        # LND ≥ 0.21 limits its peers itself; for an earlier one we stand in.
+        if self._transport.forwards_for_others:
+            return self._peers.take(received.peer, self._clock.now_ms(), len(received.onion))
+        return True
+
+    def _within_limits(self, context: Context) -> bool:
+        now = self._clock.now_ms()
+        if isinstance(context, RequestContext):
+            return self._offer_paths.take(context.client_id, now)
+        if context.kind is Kind.SERVE_STATIC_INVOICE:
+            return self._stores.take(context.client_id, now)
+        offer = (context.client_id, context.slot, context.tag)
+        return self._offers.take(offer, now) and self._clients.take(context.client_id, now)
+
+    def _complain(self, error: SidecarError) -> None:
+        """Say what keeps messages from being served: once, until one goes through again."""
+        if isinstance(error, OperatorError | Unavailable) and error.reason not in self._complained:
+            self._complained.add(error.reason)
+            log.error("messages are lost: %s", error)
+
+    # --- load, decide -----------------------------------------------------------------------------
+
+    async def _decide(self, context: Context, payload: FinalPayload) -> list[Effect]:
+        content_type = payload.content_type
+        if content_type == messages.INVOICE_REQUEST:
+            if isinstance(context, OfferContext) and context.kind is Kind.INVOICE_REQUEST:
+                return await self._invoice_request(context, payload)
+            raise WrongContext("an invoice_request over a path that is no offer's")
+        if content_type is None or not messages.is_blip66(content_type):
+            raise ContentNotServed(f"content type {content_type}")
+        message, family = messages.decode(content_type, payload.content)
+        now_ms = self._clock.now_ms()
+        match message, context:
+            case OfferPathsRequest(slot), RequestContext(client_id):
+                arrival = Arrival(
+                    context, payload.reply_path, await self._store.load(client_id, slot), now_ms
+                )
+                return self._server.on_offer_paths_request(arrival, message, family, self._entropy)
+            case ServeStaticInvoice(), OfferContext(Kind.SERVE_STATIC_INVOICE, client_id, slot):
+                served = Arrival(context, payload.reply_path, await self._store.load(client_id, slot), now_ms)
+                admitted = self._server.admit_static_invoice(served, message, family)
+                opened = [await self._walk(path) for path in admitted.invoice.offer.paths]
+                forward_path = await self._courier.past_lnd(message.forward_invoice_request_path)
+                return self._server.on_serve_static_invoice(served, admitted, opened, forward_path)
+        raise WrongContext(f"{type(message).__name__} over a path that is not for it")
+
+    async def _walk(self, path: BlindedPath) -> Context | None:
+        try:
+            return await self._peeler.walk(path, self._lnd_node_id)
+        except (Malformed, NotForUs, BadContext):
+            # Not a path of ours, then: the server says what that means.
+            return None
+
+    async def _invoice_request(self, context: OfferContext, payload: FinalPayload) -> list[Effect]:
+        # The signature first: what no payer signed costs Redis nothing.
+        request = offers.read_invoice_request(payload.content)
+        loaded = await self._store.load(context.client_id, context.slot)
+        arrival = Arrival(context, payload.reply_path, loaded, self._clock.now_ms())
+        key = (context.client_id, context.slot, request.signature)
+        times = self._answered.times(key, arrival.now_ms)
+        # A client could point its forward path back at its own offer: what is repeated
+        # is not forwarded, and a loop ends here.
+        if times >= MAX_ANSWERS:
+            raise Repeated("an invoice_request that was answered often enough")
+        effects = self._server.on_invoice_request(arrival, request, forward=times == 0)
+        # Noted when it is answered: what was met with silence is forwarded when it is repeated.
+        self._answered.count(key, arrival.now_ms)
+        return effects
+
+    # --- perform ----------------------------------------------------------------------------------
+
+    async def _perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Save):
+                # What it raises ends the list: nothing is acknowledged that was not kept.
+                await self._store.save(effect.client_id, effect.invoice, effect.mark_until)
+                self.counters["stored"] += 1
+                continue
+            try:
+                await self._courier.send(effect)
+                self.counters[f"sent.{effect.what}"] += 1
+                self._complained.clear()
+            except SidecarError as error:
+                # An offline wallet must not cost the payer the invoice: the list goes on.
+                self.counters[f"unsent.{effect.what}.{error.reason}"] += 1
+                log.debug("not sent: %s: %s: %s", effect.what, error.reason, error)
+                self._complain(error)

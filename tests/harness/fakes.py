@@ -1,0 +1,354 @@
+"""In-process stand-ins for LND, its graph and the clock, and the whole sidecar wired to them.
+
+Nothing here opens a socket: a message is handed from one object to the next, so that a test can say
+when all of it was dealt with (`World.settled`), and that nothing was answered.
+"""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from sidecar.core import keys, messages, offers, onion, paths
+from sidecar.core.errors import Malformed, NoRoute, PeerNotConnected, UnknownScid
+from sidecar.core.keys import SidecarKeys
+from sidecar.core.limits import Rate
+from sidecar.core.model import (
+    CLIENT_ID_SIZE,
+    Client,
+    ClientState,
+    Family,
+    Loaded,
+    Quota,
+    StoredInvoice,
+    Usage,
+)
+from sidecar.core.offers import Offer
+from sidecar.core.paths import BlindedPath, NextHop
+from sidecar.core.server import ServerSettings, StaticInvoiceServer
+from sidecar.courier import Courier
+from sidecar.peeler import Peeler
+from sidecar.ports import Received
+from sidecar.service import ServiceLimits, SidecarService
+from tests.harness.link import LinkClosed
+from tests.harness.memory_store import MemoryStore
+from tests.harness.node import Node
+from tests.harness.payer import Payer
+from tests.harness.wallet import CHAIN, Issued, Wallet
+
+DAY = 86_400
+LND_SECRET = keys.sha256(b"the key of the tests' LND")
+PLENTY = Rate(per_second=1_000, burst=1_000)
+NO_LIMITS = ServiceLimits(offer=PLENTY, client=PLENTY, stores=PLENTY, offer_paths=PLENTY)
+
+
+def peel_hop(secret: bytes, path_key: bytes, packet: bytes) -> tuple[NextHop, bytes, bytes]:
+    """One intermediate hop with its node's secret: where to, the next packet, and its encrypted data."""
+    shared = keys.ecdh(secret, path_key)
+    blinded = keys.multiply_point(onion.check_packet(packet), paths.blinding_factor(shared))
+    layer = onion.peel(packet, keys.ecdh(secret, blinded))
+    data = messages.read_forward_payload(layer.payload)
+    hop = paths.follow(path_key, shared, paths.decrypt_recipient_data(shared, data))
+    assert isinstance(layer, onion.Forward)
+    return hop, layer.next_packet, data
+
+
+def behind(node_id: bytes, path: BlindedPath) -> BlindedPath:
+    """A path with one node more before it, as anyone can make it (BOLT 4, `next_path_key_override`)."""
+    assert isinstance(path.introduction_node, bytes)
+    secret = os.urandom(32)
+    data = paths.next_hop_data(path.introduction_node, override=path.path_key)
+    hop = paths.encrypt_hop(node_id, keys.ecdh(secret, node_id), data)
+    return BlindedPath(node_id, keys.public_key(secret), (hop, *path.hops))
+
+
+class FakeClock:
+    """ports.Clock that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.ms = int(time.time()) * 1000
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch."""
+        return self.ms
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Move on, or back."""
+        self.ms += int(seconds * 1000)
+
+
+class CountingKey:
+    """ports.NodeKey of a secret in process; `calls` are the points it was asked about."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self.calls: list[bytes] = []
+
+    async def ecdh(self, point: bytes) -> bytes:
+        """BOLT 4's ECDH."""
+        self.calls.append(point)
+        return keys.ecdh(self._secret, point)
+
+
+class LoopbackLink:
+    """A peer's connection to LND, without a wire (tests.harness.link.Link)."""
+
+    def __init__(self, node_id: bytes, network: "LoopbackNetwork") -> None:
+        self.node_id = node_id
+        self._network = network
+        self.inbox: asyncio.Queue[tuple[bytes, bytes] | None] = asyncio.Queue()
+
+    async def send_onion(self, path_key: bytes, onion: bytes) -> None:
+        """Give LND an onion message."""
+        self._network.arrive(self.node_id, path_key, onion)
+
+    async def receive_onion(self) -> tuple[bytes, bytes]:
+        """The next onion message from LND. Raises LinkClosed."""
+        # Here nothing takes long: what did not come in seconds never will.
+        async with asyncio.timeout(5):
+            message = await self.inbox.get()
+        if message is None:
+            raise LinkClosed
+        return message
+
+    async def send_custom(self, type_: int, data: bytes) -> None:
+        """No test here sends custom messages."""
+        raise NotImplementedError
+
+    async def receive_custom(self) -> tuple[int, bytes]:
+        """No test here receives custom messages."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Hang up."""
+        self._network.disconnect(self.node_id)
+        self.inbox.put_nowait(None)
+
+
+class LoopbackNetwork:
+    """ports.OnionTransport over an LND in process, with its peers.
+
+    Native, LND opens its own layer, forwards for others, and hands over what it opened; else (custom
+    mode) it hands over every message as it came.
+    """
+
+    def __init__(self, lnd_secret: bytes, *, native: bool) -> None:
+        self.forwards_for_others = not native
+        self.dropped_by_lnd = 0
+        self._lnd_secret = lnd_secret
+        self._links: dict[bytes, LoopbackLink] = {}
+        self._arrived: asyncio.Queue[Received | None] = asyncio.Queue()
+
+    def connect(self, node_id: bytes) -> LoopbackLink:
+        """A new connection of a peer."""
+        self._links[node_id] = LoopbackLink(node_id, self)
+        return self._links[node_id]
+
+    def disconnect(self, node_id: bytes) -> None:
+        """The end of a peer's connection."""
+        self._links.pop(node_id, None)
+
+    def waiting(self, node_id: bytes) -> int:
+        """Messages that a connected peer has not read yet."""
+        return self._links[node_id].inbox.qsize()
+
+    def arrive(self, peer: bytes, path_key: bytes, packet: bytes) -> None:
+        """A peer's onion message, as it comes in from the wire."""
+        if self.forwards_for_others:
+            self.inject(Received(peer, path_key, packet, None))
+            return
+        try:
+            hop, next_packet, data = peel_hop(self._lnd_secret, path_key, packet)
+        except Malformed:
+            self.dropped_by_lnd += 1
+            return
+        # LND streams what it forwards, whether it can be forwarded or not.
+        self.inject(Received(peer, path_key, packet, data))
+        if hop.node_id in self._links:
+            self._links[hop.node_id].inbox.put_nowait((hop.path_key, next_packet))
+
+    def inject(self, received: Received) -> None:
+        """Hand something to the sidecar, whatever LND thinks of it."""
+        self._arrived.put_nowait(received)
+
+    def pause(self) -> None:
+        """End the running `receive` behind what has arrived; what comes later waits for the next one."""
+        self._arrived.put_nowait(None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits for the sidecar."""
+        return self._arrived.empty()
+
+    async def receive(self) -> AsyncIterator[Received]:
+        """What has reached LND."""
+        while (received := await self._arrived.get()) is not None:
+            yield received
+
+    async def send(self, peer: bytes, path_key: bytes, onion: bytes) -> None:
+        """Hand an onion message to a connected peer. Raises PeerNotConnected."""
+        if peer not in self._links:
+            raise PeerNotConnected(peer.hex())
+        self._links[peer].inbox.put_nowait((path_key, onion))
+
+
+@dataclass
+class FakeGraph:
+    """ports.Graph as a test sets it: `dialled` is who was dialled, `reachable` who then answers."""
+
+    network: LoopbackNetwork
+    scids: dict[int, bytes] = field(default_factory=dict)
+    sciddirs: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    relays: dict[bytes, Sequence[bytes]] = field(default_factory=dict)
+    reachable: set[bytes] = field(default_factory=set)
+    dialled: list[bytes] = field(default_factory=list)
+    line_is_free: asyncio.Event = field(default_factory=asyncio.Event)
+    """While it is not set, dialling takes forever."""
+
+    def __post_init__(self) -> None:
+        self.line_is_free.set()
+
+    async def next_node(self, scid: int) -> bytes:
+        """The node behind one of our channels, by scid or alias. Raises UnknownScid."""
+        if scid not in self.scids:
+            raise UnknownScid(str(scid))
+        return self.scids[scid]
+
+    async def node_of(self, scid: int, direction: int) -> bytes:
+        """One end of a channel. Raises UnknownScid."""
+        if (scid, direction) not in self.sciddirs:
+            raise UnknownScid(f"{scid}/{direction}")
+        return self.sciddirs[scid, direction]
+
+    async def relays_to(self, node_id: bytes) -> Sequence[bytes]:
+        """Neighbours of a node."""
+        return self.relays.get(node_id, ())
+
+    async def dial(self, node_id: bytes) -> None:
+        """Connect to a node. Raises NoRoute."""
+        self.dialled.append(node_id)
+        await self.line_is_free.wait()
+        if node_id not in self.reachable:
+            raise NoRoute(node_id.hex())
+        self.network.connect(node_id)
+
+
+class WatchedStore(MemoryStore):
+    """A memory store that counts what is asked of it, and fails as it is told to."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(lambda: clock.ms / 1000)
+        self.calls: Counter[str] = Counter()
+        self.load_error: Exception | None = None
+        self.save_error: Exception | None = None
+
+    async def load(self, client_id: bytes, slot: int) -> Loaded:
+        """As MemoryStore, or `load_error`."""
+        self.calls["load"] += 1
+        if self.load_error is not None:
+            raise self.load_error
+        return await super().load(client_id, slot)
+
+    async def save(self, client_id: bytes, invoice: StoredInvoice, mark_until: int) -> Usage:
+        """As MemoryStore, or `save_error`."""
+        self.calls["save"] += 1
+        if self.save_error is not None:
+            raise self.save_error
+        return await super().save(client_id, invoice, mark_until)
+
+
+class World:
+    """The sidecar at work on an LND in process. Use it as `async with World(...) as world`."""
+
+    def __init__(self, *, native: bool = True, limits: ServiceLimits = NO_LIMITS) -> None:
+        self.lnd_node_id = keys.public_key(LND_SECRET)
+        self.keys = SidecarKeys.derive(keys.ecdh(LND_SECRET, keys.NUMS_POINT))
+        self.network = LoopbackNetwork(LND_SECRET, native=native)
+        self.graph = FakeGraph(self.network)
+        self.clock = FakeClock()
+        self.store = WatchedStore(self.clock)
+        self.lnd_key = CountingKey(LND_SECRET)
+        self.counters: Counter[str] = Counter()
+        self.server = StaticInvoiceServer(ServerSettings(self.lnd_node_id, self.keys, CHAIN, 365 * DAY))
+        self.service = SidecarService(
+            server=self.server,
+            peeler=Peeler(self.lnd_key, self.keys),
+            courier=Courier(
+                lnd_node_id=self.lnd_node_id,
+                own_node_id=self.keys.node_id,
+                lnd_key=self.lnd_key,
+                graph=self.graph,
+                transport=self.network,
+                entropy=os.urandom,
+            ),
+            transport=self.network,
+            store=self.store,
+            clock=self.clock,
+            entropy=os.urandom,
+            limits=limits,
+            lnd_node_id=self.lnd_node_id,
+            counters=self.counters,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self.service.run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+
+    async def settled(self) -> None:
+        """Wait until all that has arrived is dealt with; raises when the service's loop has ended."""
+        while True:
+            assert not self._running.done()
+            self.network.pause()
+            await self._running
+            self._running = asyncio.create_task(self.service.run())
+            if self.network.idle:
+                return
+
+    async def assert_silence(self, *nodes: Node) -> None:
+        """All is dealt with, and none of the nodes has heard a word."""
+        await self.settled()
+        assert [self.network.waiting(node.node_id) for node in nodes] == [0] * len(nodes)
+
+    async def client(self, name: str = "alice", *, slots: int = 10, size: int = 50_000) -> Client:
+        """A client that the operator added."""
+        client = Client(
+            client_id=os.urandom(CLIENT_ID_SIZE),
+            name=name,
+            state=ClientState.ACTIVE,
+            generation=1,
+            quota=Quota(slots=slots, bytes=size, ttl=365 * DAY),
+            created_at=self.clock.ms // 1000,
+        )
+        await self.store.add_client(client)
+        return client
+
+    async def wallet(self, name: str = "alice", family: Family = Family.LDK, *, slots: int = 10) -> Wallet:
+        """A connected wallet of a new client, with its request path."""
+        request_path = self.server.request_path(await self.client(name, slots=slots), os.urandom)
+        secret = os.urandom(32)
+        link = self.network.connect(keys.public_key(secret))
+        return Wallet(secret, link, self.lnd_node_id, request_path, family)
+
+    def payer(self) -> Payer:
+        """A connected payer."""
+        secret = os.urandom(32)
+        return Payer(secret, self.network.connect(keys.public_key(secret)), self.lnd_node_id)
+
+    async def offer(self, wallet: Wallet, slot: int = 0) -> tuple[Offer, Issued, bytes]:
+        """A wallet's offer, ready to be paid; what was issued for it, and its invoice."""
+        text, issued, invoice = await wallet.set_up(slot)
+        return offers.decode_offer(text), issued, invoice
+
+    def unread(self) -> int:
+        """Messages that anyone connected has not read."""
+        return sum(link.inbox.qsize() for link in self.network._links.values())
