@@ -7,8 +7,6 @@ streams and what it drops. Peers connect in process: `link = await sim.connect_p
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -17,16 +15,13 @@ from typing import Any, Self, cast
 
 import grpc
 import grpc.aio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from sidecar.core import keys
 from sidecar.rpc import lightning_pb2_grpc as ln_grpc
 from sidecar.rpc import signer_pb2_grpc as signer_grpc
 from sidecar.rpc import state_pb2 as state
 from sidecar.rpc import state_pb2_grpc as state_grpc
+from tests.harness.certificates import self_signed
 from tests.harness.sim_node import Broadcast, Mode, SimChannel, SimGraphNode, SimLink, SimNode
 from tests.harness.sim_services import Gate, LightningService, SignerService, StateService
 
@@ -147,7 +142,7 @@ class SimulatedLnd:
 
     def new_certificate(self) -> None:
         """Write another tls.cert; LND shows it from its next start on."""
-        self._key, certificate = _self_signed()
+        self._key, certificate = self_signed()
         self.tls_path.write_bytes(certificate)
 
     def new_macaroon(self) -> None:
@@ -212,31 +207,3 @@ class SimulatedLnd:
         if macaroons[0] != self._macaroon.hex():
             return "verification failed: signature mismatch after caveat verification"
         return "permission denied" if method in self.denied else None
-
-
-def _self_signed() -> tuple[bytes, bytes]:
-    """A new key and a certificate of it for 127.0.0.1, both PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "simulated lnd")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=30))
-        .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            ),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return pem, certificate.public_bytes(serialization.Encoding.PEM)

@@ -16,6 +16,7 @@ from tests.harness.payer import Payer
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.sim_lnd import SimulatedLnd
 from tests.harness.stage import Stage
+from tests.harness.story import a_sleeping_wallet_is_served
 
 
 @pytest.fixture(params=["native", "custom"])
@@ -46,16 +47,7 @@ async def test_a_sleeping_wallets_invoice_reaches_a_payer(
     lnd: SimulatedLnd, sidecar: SidecarProcess, family: Family
 ) -> None:
     """bLIP 66, "Overview", all seven steps, with an offline wallet in the middle."""
-    stage = Stage(lnd)
-    wallet = await stage.wallet(sidecar, "alice", family)
-    offer, _, _ = await wallet.set_up()
-    await wallet.link.close()
-    payer = await stage.payer()
-    await payer.get_invoice(offer)
-    assert "unsent.invoice_request.peer-not-connected" in await sidecar.counters()
-    wallet.link = await stage.connect(wallet.secret)
-    await payer.get_invoice(offer)
-    await wallet.receive_invoice_request()
+    await a_sleeping_wallet_is_served(Stage(lnd), sidecar, family)
 
 
 async def test_paths_that_name_channels_are_resolved(lnd: SimulatedLnd, sidecar: SidecarProcess) -> None:
@@ -93,6 +85,16 @@ async def test_the_sidecar_may_start_before_lnd(lnd: SimulatedLnd, tmp_path: Pat
         await sidecar.line(lambda line: " ready: " in line)
         for text in ("LND is not reachable", "LND is locked", "LND is back"):
             assert sum(text in line for line in sidecar.lines) == 1
+
+
+async def test_sigterm_ends_it_cleanly(lnd: SimulatedLnd, tmp_path: Path) -> None:
+    """Exit code 0, and the embedded Redis ends with it: what Kubernetes and systemd expect."""
+    sidecar = SidecarProcess(tmp_path / "sidecar", lnd)
+    await sidecar.start()
+    redis = (sidecar.datadir / "redis" / "redis.pid").read_text()
+    assert await sidecar.stop() == 0
+    assert sidecar.lines[-1].endswith("stopped")
+    assert not Path(f"/proc/{redis.strip()}").exists()
 
 
 async def test_a_dead_stream_and_new_credentials_are_survived(

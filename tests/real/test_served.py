@@ -15,6 +15,7 @@ from tests.harness.lnd_process import LndProcess
 from tests.harness.payer import InvoiceErrorReceived, Payer
 from tests.harness.sidecar_process import CommandFailed, SidecarProcess
 from tests.harness.stage import Kind, Stage
+from tests.harness.story import a_sleeping_wallet_is_served
 from tests.harness.wallet import Wallet
 
 pytestmark = pytest.mark.real
@@ -42,17 +43,7 @@ async def test_a_sleeping_wallets_invoice_reaches_a_payer(
     lnd: LndProcess, sidecar: SidecarProcess, family: Family
 ) -> None:
     """bLIP 66, "Overview", all seven steps; each family is answered in its own types and framing."""
-    stage = Stage(lnd)
-    wallet = await stage.wallet(sidecar, "alice", family)
-    offer, _, _ = await wallet.set_up()
-    await wallet.link.close()
-    payer = await stage.payer()
-    assert (await payer.get_invoice(offer)).offer.records == offers.decode_offer(offer).records
-
-    wallet.link = await stage.connect(wallet.secret)
-    await payer.get_invoice(offer)
-    forwarded = await wallet.receive_invoice_request()
-    assert forwarded.payload.reply_path is not None
+    await a_sleeping_wallet_is_served(Stage(lnd), sidecar, family)
 
 
 @pytest.mark.parametrize("dummy_hops", [0, 3])
