@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from sidecar.core.errors import ConfigError
-from sidecar.core.model import MAX_BYTES, MAX_SLOTS, MAX_TTL, MIN_TTL, Quota
+from sidecar.core.model import MAX_BYTES, MAX_SLOTS, MAX_TTL, MIN_PATHS_LIFETIME, MIN_TTL, Quota
 
 T = TypeVar("T")
 
@@ -230,7 +230,11 @@ CLIENT_TTL = Option(
 CLIENT_SLOTS = Option("client.slots", _integer(1, MAX_SLOTS), "10", "invoice slots of a client", "N")
 CLIENT_BYTES = Option("client.bytes", _integer(1, MAX_BYTES), "131072", "bytes kept for a client", "N")
 PATHS_LIFETIME = Option(
-    "paths.lifetime", _duration(90 * DAY, 3_650 * DAY), "365d", "how long offer paths are good", "TIME"
+    "paths.lifetime",
+    _duration(MIN_PATHS_LIFETIME, 3_650 * DAY),
+    "365d",
+    "how long offer paths are good",
+    "TIME",
 )
 OFFER_RATE = Option("limits.offer_rate", _rate, "10", "invoice requests a second of an offer", "N")
 OFFER_BURST = Option("limits.offer_burst", _integer(1, 10_000), "5", "burst of an offer", "N")

@@ -12,6 +12,9 @@ CLIENT_ID_SIZE = 10
 TAG_NONCE_SIZE = 6
 """Random bytes of an offer tag."""
 
+MIN_PATHS_LIFETIME = 90 * 86_400
+"""Seconds. LDK's wallets refuse offer_paths that expire sooner."""
+
 # What any client's quota may be at most; the TTL in seconds.
 MAX_SLOTS = 1_000
 MAX_BYTES = 1 << 30

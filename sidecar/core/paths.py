@@ -11,8 +11,7 @@ from sidecar.core import keys
 from sidecar.core.errors import BadBigSize, BadInteger, BadPath, BadPoint, BadRecipientData, BadTlvStream
 from sidecar.core.wire import decode_tlvs, encode_tlvs, read_uint
 
-PADDING, SHORT_CHANNEL_ID, NEXT_NODE_ID, PATH_ID = 1, 2, 4, 6
-NEXT_PATH_KEY_OVERRIDE, PAYMENT_RELAY, PAYMENT_CONSTRAINTS, ALLOWED_FEATURES = 8, 10, 12, 14
+SHORT_CHANNEL_ID, NEXT_NODE_ID, PATH_ID, NEXT_PATH_KEY_OVERRIDE, ALLOWED_FEATURES = 2, 4, 6, 8, 14
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,6 @@ from sidecar.core.static_invoices import StaticInvoice
 Entropy = Callable[[int], bytes]
 """`entropy(n)` gives n unpredictable bytes."""
 
-MIN_PATHS_LIFETIME = 90 * 24 * 3600
-"""Seconds. LDK's wallets refuse offer_paths that expire sooner."""
-
 MAX_OFFER_PATHS = 4
 """Offer paths that an invoice may carry; we issue one, and each costs LND a signature call."""
 

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 
 from sidecar.core.errors import BadBigSize, BadInteger, BadTlvStream
 
-MAX_U16 = 0xFFFF
 MAX_U64 = 0xFFFF_FFFF_FFFF_FFFF
 
 

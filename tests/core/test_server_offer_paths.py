@@ -17,8 +17,7 @@ from sidecar.core.errors import (
     UnknownClient,
 )
 from sidecar.core.messages import OfferPathsRequest
-from sidecar.core.model import Family, Loaded, OfferTag, SlotMark
-from sidecar.core.server import MIN_PATHS_LIFETIME
+from sidecar.core.model import MIN_PATHS_LIFETIME, Family, Loaded, OfferTag, SlotMark
 from tests.core.server_cases import (
     CLIENT,
     LIFETIME,
