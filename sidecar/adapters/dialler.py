@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from sidecar.adapters import lnd_calls as calls
+from sidecar.adapters.addresses import is_public
 from sidecar.adapters.lnd import Lnd
 from sidecar.core.errors import NoRoute, SidecarError
 from sidecar.rpc import lightning_pb2 as ln
@@ -138,7 +139,7 @@ class Dialler:
         if self._private_addresses or _is_onion(address):
             return True
         try:
-            return ipaddress.ip_address(_host(address)).is_global
+            return is_public(ipaddress.ip_address(_host(address)))
         except ValueError:
             return not _host(address).lower().endswith((".local", ".internal", "localhost"))
 
