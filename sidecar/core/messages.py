@@ -93,9 +93,12 @@ def final_payload(
     return encode_tlvs(records)
 
 
-def invoice_error(text: str) -> bytes:
-    """An invoice_error that gives just a reason (BOLT 12, "Invoice Errors")."""
-    return encode_tlvs({INVOICE_ERROR_TEXT: text.encode()})
+def invoice_error(text: str, family: Family) -> bytes:
+    """An invoice_error that gives just a reason (BOLT 12, "Invoice Errors"), in the framing of a family.
+
+    LDK puts the length before it, as before its own messages, and can't read BOLT 12's bare stream.
+    """
+    return _frame(encode_tlvs({INVOICE_ERROR_TEXT: text.encode()}), family)
 
 
 # --- bLIP 66 --------------------------------------------------------------------------------------
@@ -203,9 +206,12 @@ def encode(message: Message, family: Family) -> tuple[int, bytes]:
     """The content type and content of a message in a family."""
     number = _TABLE[type(message)][0]
     stream = encode_tlvs(_write(message))
-    if family is Family.LDK:
-        return number + _LDK_OFFSET, write_bigsize(len(stream)) + stream
-    return number, stream
+    offset = _LDK_OFFSET if family is Family.LDK else 0
+    return number + offset, _frame(stream, family)
+
+
+def _frame(stream: bytes, family: Family) -> bytes:
+    return write_bigsize(len(stream)) + stream if family is Family.LDK else stream
 
 
 def _write(message: Message) -> dict[int, bytes]:

@@ -229,8 +229,14 @@ class StaticInvoiceServer:
         """
         reply_path, stored = arrival.answer_path(), arrival.loaded.invoice
         if complaint := _lasting_complaint(arrival):
-            error = messages.invoice_error(complaint)
-            return [Send("invoice_error", reply_path, messages.INVOICE_ERROR, error, may_dial=True)]
+            # Nothing tells who the payer is. Each kind drops the form that it can't read.
+            return [
+                Send(what, reply_path, messages.INVOICE_ERROR, content, may_dial=True)
+                for what, content in (
+                    ("invoice_error", messages.invoice_error(complaint, Family.BLIP66)),
+                    ("invoice_error_ldk", messages.invoice_error(complaint, Family.LDK)),
+                )
+            ]
         if stored is None or stored.tag != arrival.context.tag:
             raise NoInvoiceYet("an invoice_request before the wallet has left its invoice")
         invoice = static_invoices.stored_static_invoice(stored.invoice)

@@ -268,7 +268,12 @@ def test_an_intermediate_payload_is_encrypted_recipient_data_alone() -> None:
 
 def test_an_invoice_error_gives_its_reason_in_field_5() -> None:
     """BOLT 12, "Invoice Errors": `error` is type 5, UTF-8, and the only field that must be there."""
-    assert messages.invoice_error("Grüße") == b"\x05\x07Gr\xc3\xbc\xc3\x9fe"
+    assert messages.invoice_error("Grüße", Family.BLIP66) == b"\x05\x07Gr\xc3\xbc\xc3\x9fe"
+
+
+def test_ldks_invoice_error_has_its_length_before_it() -> None:
+    """What LDK 0.2.7 writes for "no", and the only form that it reads."""
+    assert messages.invoice_error("no", Family.LDK) == bytes.fromhex("0405026e6f")
 
 
 @given(st.binary(max_size=80))

@@ -102,13 +102,17 @@ def test_offer_replaced_expired_or_revoked_gets_invoice_error_alone(state: str, 
     """`invoice_error` for causes that last, and the wallet is left alone (design, section 3)."""
     kept = Kept()
     loaded, now_ms = lasting_states(kept)[state]
-    (sent,) = SERVER.on_invoice_request(kept.asked(loaded, now_ms=now_ms), kept.request(), forward=forward)
-    assert isinstance(sent, Send)
-    assert (sent.path, sent.content_type, sent.reply_path) == (REPLY_PATH, 68, None)
+    sends = SERVER.on_invoice_request(kept.asked(loaded, now_ms=now_ms), kept.request(), forward=forward)
+    for sent in sends:
+        assert isinstance(sent, Send)
+        assert (sent.path, sent.content_type, sent.reply_path) == (REPLY_PATH, 68, None)
+        assert kept.invoice not in sent.content
+    bare, framed = (sent.content for sent in sends if isinstance(sent, Send))
     # BOLT 12 "Invoice Errors": TLV 5, `error`, is UTF-8 text.
-    text = decode_tlvs(sent.content)[5].decode()
+    text = decode_tlvs(bare)[5].decode()
     assert text.startswith("This offer")
-    assert kept.invoice not in sent.content
+    # LDK reads it with a length before it, and only so.
+    assert framed == bytes([len(bare)]) + bare
 
 
 def test_last_second_of_an_offer_is_served() -> None:
@@ -125,7 +129,10 @@ def test_payer_over_an_older_offers_path_never_gets_the_newer_offers_invoice() -
     newer = Kept(ask(older.loaded, now_ms=NOW_MS + 5_000))
     assert newer.stored.tag > older.stored.tag
     effects = SERVER.on_invoice_request(older.asked(newer.loaded), older.request(), forward=True)
-    assert [effect.what for effect in effects if isinstance(effect, Send)] == ["invoice_error"]
+    assert [effect.what for effect in effects if isinstance(effect, Send)] == [
+        "invoice_error",
+        "invoice_error_ldk",
+    ]
 
 
 # --- silence --------------------------------------------------------------------------------------

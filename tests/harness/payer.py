@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 
 from sidecar.core import bolt12, keys, messages, offers, static_invoices
+from sidecar.core.model import Family
 from sidecar.core.offers import Offer
 from sidecar.core.paths import BlindedPath
 from sidecar.core.static_invoices import StaticInvoice
@@ -50,7 +51,12 @@ class Payer(Node):
         assert arrived.path_id == b"payer"
         content_type, content = arrived.payload.content_type, arrived.payload.content
         if content_type == messages.INVOICE_ERROR:
-            raise InvoiceErrorReceived(decode_tlvs(content)[messages.INVOICE_ERROR_TEXT].decode())
+            # It comes twice, as BOLT 12 writes it and as LDK does; no payer can read both.
+            text = decode_tlvs(content)[messages.INVOICE_ERROR_TEXT].decode()
+            again = (await self.receive()).payload
+            assert again.content_type == messages.INVOICE_ERROR
+            assert again.content == messages.invoice_error(text, Family.LDK)
+            raise InvoiceErrorReceived(text)
         assert content_type == messages.STATIC_INVOICE
         invoice = static_invoices.read_static_invoice(content, CHAIN)
         assert invoice.offer.records == offer.records
