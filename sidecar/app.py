@@ -175,14 +175,13 @@ class Sidecar:
         )
         service = SidecarService(
             server=self._server,
-            peeler=Peeler(lnd_key, self._keys),
+            peeler=Peeler(self._info.node_id, lnd_key, self._keys),
             courier=courier,
             transport=transport,
             store=self._store,
             clock=SystemClock(),
             entropy=os.urandom,
             limits=_limits(self._settings.limits),
-            lnd_node_id=self._info.node_id,
             counters=self._counters,
         )
         try:

@@ -1,6 +1,6 @@
 """Sends onion messages along blinded paths: past our own LND, through neighbours, or by dialling."""
 
-from sidecar.core import keys, messages, onion, paths
+from sidecar.core import keys, messages, paths
 from sidecar.core.effects import Send
 from sidecar.core.errors import BadPath, NotForUs, PathToSelf, PeerNotConnected
 from sidecar.core.paths import BlindedPath, NextHop, SciddirIntroduction
@@ -81,12 +81,9 @@ class Courier:
             await self._send_around(path, peer, message)
 
     async def _hand_over(self, path: BlindedPath, peer: bytes, message: Send) -> None:
-        *between, last = path.hops
-        hops = [(hop.blinded_node_id, messages.hop_payload(hop.encrypted_recipient_data)) for hop in between]
-        final = messages.final_payload(
-            last.encrypted_recipient_data, message.content_type, message.content, message.reply_path
+        packet = messages.onion_along(
+            path, self._entropy(32), message.content_type, message.content, message.reply_path
         )
-        packet = onion.build(self._entropy(32), [*hops, (last.blinded_node_id, final)])
         await self._transport.send(peer, path.path_key, packet)
 
     async def _send_around(self, path: BlindedPath, peer: bytes, message: Send) -> None:

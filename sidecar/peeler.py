@@ -4,13 +4,13 @@ LND's key is behind its signer, at 0.34 ms of LND's CPU a call, so nothing is as
 path_key leads to is remembered. A path of ours has a path_key of its own and is used many times.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from sidecar.core import context as contexts
-from sidecar.core import keys, messages, onion, paths
+from sidecar.core import messages, onion, paths
+from sidecar.core.bounded import Bounded
 from sidecar.core.context import Context
-from sidecar.core.errors import BadContext, BadOnion, NotForUs
+from sidecar.core.errors import BadContext, BadOnion, Malformed, NotForUs
 from sidecar.core.keys import SidecarKeys
 from sidecar.core.messages import FinalPayload
 from sidecar.core.paths import BlindedPath, NextHop
@@ -48,11 +48,11 @@ class _Known:
 class Peeler:
     """Opens onion messages with LND's key and our own. Remembers `most` path_keys."""
 
-    def __init__(self, lnd_key: NodeKey, own: SidecarKeys, most: int = 20_000) -> None:
+    def __init__(self, lnd_node_id: bytes, lnd_key: NodeKey, own: SidecarKeys, most: int = 20_000) -> None:
+        self._lnd_node_id = lnd_node_id
         self._lnd_key = lnd_key
         self._own = own
-        self._most = most
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._known: Bounded[bytes, _Known] = Bounded(most)
 
     def context_of(self, path_key: bytes) -> Context | None:
         """The context of a path that was used before: no signer call, no cipher."""
@@ -73,7 +73,7 @@ class Peeler:
                 return None
         secret = await self._lnd_secret(received.path_key)
         # The blinded key's ECDH, had from the unblinded key: the factor goes to the other side.
-        blinded = keys.multiply_point(ephemeral, paths.blinding_factor(secret))
+        blinded = paths.blind(ephemeral, secret)
         layer = onion.peel(received.onion, await self._lnd_key.ecdh(blinded))
         if isinstance(layer, onion.Final):
             raise NotForUs("an onion message that ends at LND: no path of ours does")
@@ -102,12 +102,10 @@ class Peeler:
         ours = hop.node_id == self._own.node_id
         known = _Known(secret, data, hop, self._own.ecdh(hop.path_key) if ours else None)
         self._known[path_key] = known
-        if len(self._known) > self._most:
-            self._known.popitem(last=False)
         return known
 
     def _land(self, known: _Known, own_secret: bytes, packet: bytes) -> Landed:
-        blinded = keys.multiply_point(onion.check_packet(packet), paths.blinding_factor(own_secret))
+        blinded = paths.blind(onion.check_packet(packet), own_secret)
         layer = onion.peel(packet, self._own.ecdh(blinded))
         if not isinstance(layer, onion.Final):
             raise BadOnion("an onion message that goes on behind our key")
@@ -123,19 +121,22 @@ class Peeler:
             raise BadContext("a path to us without a path_id")
         return contexts.unseal(self._own.context_key, path_id)
 
-    async def walk(self, path: BlindedPath, lnd_node_id: bytes) -> Context | None:
-        """The context at the end of a path, if it is one of [LND, our key]; None if it is not.
+    async def walk(self, path: BlindedPath) -> Context | None:
+        """The context at the end of a path, if it is one that we made; None if not. Raises LndUnavailable."""
+        try:
+            return await self._walk(path)
+        except (Malformed, NotForUs, BadContext):
+            return None
 
-        Raises Malformed, NotForUs or BadContext for a path that can't be ours, LndUnavailable.
-        """
-        if path.introduction_node != lnd_node_id or len(path.hops) != 2:
+    async def _walk(self, path: BlindedPath) -> Context | None:
+        if path.introduction_node != self._lnd_node_id or len(path.hops) != 2:
             return None
         known = await self._lead(path.path_key, path.hops[0].encrypted_recipient_data)
         if known.own_secret is None:
             return None
         # The data is sealed, and the keys that payers encrypt to must be the issued ones as well.
-        ends = (lnd_node_id, known.lnd_secret), (self._own.node_id, known.own_secret)
+        ends = (self._lnd_node_id, known.lnd_secret), (self._own.node_id, known.own_secret)
         for hop, (node_id, secret) in zip(path.hops, ends, strict=True):
-            if hop.blinded_node_id != keys.multiply_point(node_id, paths.blinding_factor(secret)):
+            if hop.blinded_node_id != paths.blind(node_id, secret):
                 return None
         return self._open(known.own_secret, path.hops[1].encrypted_recipient_data)

@@ -14,10 +14,7 @@ from sidecar.core import messages, offers
 from sidecar.core.context import Context, Kind, OfferContext, RequestContext
 from sidecar.core.effects import Effect, Save
 from sidecar.core.errors import (
-    BadContext,
     ContentNotServed,
-    Malformed,
-    NotForUs,
     OperatorError,
     RateLimited,
     Repeated,
@@ -27,7 +24,6 @@ from sidecar.core.errors import (
 )
 from sidecar.core.limits import Rate, Recent, TokenBuckets
 from sidecar.core.messages import FinalPayload, OfferPathsRequest, ServeStaticInvoice
-from sidecar.core.paths import BlindedPath
 from sidecar.core.server import Arrival, Entropy, StaticInvoiceServer
 from sidecar.courier import Courier
 from sidecar.peeler import Landed, Passing, Peeler
@@ -73,7 +69,6 @@ class SidecarService:
         clock: Clock,
         entropy: Entropy,
         limits: ServiceLimits,
-        lnd_node_id: bytes,
         counters: Counter[str],
     ) -> None:
         self.counters = counters
@@ -84,7 +79,6 @@ class SidecarService:
         self._store = store
         self._clock = clock
         self._entropy = entropy
-        self._lnd_node_id = lnd_node_id
         self._offers = TokenBuckets(limits.offer)
         self._clients = TokenBuckets(limits.client)
         self._stores = TokenBuckets(limits.stores)
@@ -181,17 +175,10 @@ class SidecarService:
             case ServeStaticInvoice(), OfferContext(Kind.SERVE_STATIC_INVOICE, client_id, slot):
                 served = Arrival(context, payload.reply_path, await self._store.load(client_id, slot), now_ms)
                 admitted = self._server.admit_static_invoice(served, message, family)
-                opened = [await self._walk(path) for path in admitted.invoice.offer.paths]
+                opened = [await self._peeler.walk(path) for path in admitted.invoice.offer.paths]
                 forward_path = await self._courier.past_lnd(message.forward_invoice_request_path)
                 return self._server.on_serve_static_invoice(served, admitted, opened, forward_path)
         raise WrongContext(f"{type(message).__name__} over a path that is not for it")
-
-    async def _walk(self, path: BlindedPath) -> Context | None:
-        try:
-            return await self._peeler.walk(path, self._lnd_node_id)
-        except (Malformed, NotForUs, BadContext):
-            # Not a path of ours, then: the server says what that means.
-            return None
 
     async def _invoice_request(self, context: OfferContext, payload: FinalPayload) -> list[Effect]:
         # The signature first: what no payer signed costs Redis nothing.

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 from sidecar.adapters import lnd_calls as calls
 from sidecar.adapters.dialler import Dialler
 from sidecar.adapters.lnd import Lnd
+from sidecar.core.bounded import Bounded
 from sidecar.core.errors import NoRoute, UnknownScid
 from sidecar.rpc import lightning_pb2 as ln
 
@@ -16,7 +16,6 @@ Clock = Callable[[], float]
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-_ONION_MESSAGES_FEATURE = (38, 39)
 # Our channels are listed again for a scid that is not among them, and no more often than this (seconds).
 _REFRESH = 3.0
 # The ends of a channel never change; that it is unknown may, with the next gossip.
@@ -83,7 +82,7 @@ class LndGraph:
         relays = []
         for peer in answer.peers:
             peer_id = bytes.fromhex(peer.pub_key)
-            speaks = any(bit in peer.features for bit in _ONION_MESSAGES_FEATURE)
+            speaks = calls.speaks_onion_messages(peer.features)
             # Without a channel, a neighbour on default settings would drop what we send it.
             if speaks and peer_id in neighbours and peer_id in ours and peer_id != node_id:
                 relays.append(peer_id)
@@ -183,9 +182,8 @@ class _Cache(Generic[Key, Value]):
     """The most recently used entries, each for a time of its own (seconds)."""
 
     def __init__(self, size: int, clock: Clock) -> None:
-        self._size = size
         self._clock = clock
-        self._entries: OrderedDict[Key, tuple[Value, float]] = OrderedDict()
+        self._entries: Bounded[Key, tuple[Value, float]] = Bounded(size)
 
     def get(self, key: Key) -> tuple[bool, Value | None]:
         """Whether the key is there, and its value."""
@@ -197,9 +195,6 @@ class _Cache(Generic[Key, Value]):
 
     def put(self, key: Key, value: Value, ttl: float) -> None:
         self._entries[key] = value, self._clock() + ttl
-        self._entries.move_to_end(key)
-        if len(self._entries) > self._size:
-            self._entries.popitem(last=False)
 
 
 def _readable(scid: int) -> str:

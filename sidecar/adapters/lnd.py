@@ -32,7 +32,6 @@ CALL_DEADLINE = 10.0
 # Seconds within which LND refuses a stream that it will not serve.
 _REFUSAL_WINDOW = 0.05
 
-_ONION_MESSAGES_FEATURE = (38, 39)
 _NODE_KEY = signer.KeyDescriptor(key_loc=signer.KeyLocator(key_family=6, key_index=0))
 
 _NOT_READY = {
@@ -239,7 +238,7 @@ class Lnd:
         """
         info = await self.call(calls.GET_INFO, ln.GetInfoRequest())
         mode = await self._find_mode()
-        if not any(bit in info.features for bit in _ONION_MESSAGES_FEATURE):
+        if not calls.speaks_onion_messages(info.features):
             what = "LND does not announce onion messages (feature bit 39)"
             if mode == "custom":
                 raise _custom_mode_setup(what)

@@ -5,6 +5,7 @@ they were read off LND 0.20 and 0.21 (rpcperms/interceptor.go, macaroons/service
 """
 
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, TypeVar
@@ -64,6 +65,11 @@ CUSTOM_MODE_LINES = (
     "protocol.custom-nodeann=39",
 )
 """What lnd.conf of LND ≤ 0.20 needs. LND ≥ 0.21 does not start with them."""
+
+
+def speaks_onion_messages(features: Container[int]) -> bool:
+    """Whether a node's feature bits say so: option_onion_messages, 38 or 39 (BOLT 9)."""
+    return 38 in features or 39 in features
 
 
 class Fault(Enum):

@@ -6,6 +6,7 @@ libsecp256k1 (through coincurve) and OpenSSL (through cryptography).
 
 import hashlib
 import hmac as _hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -118,6 +119,26 @@ def ecdh(secret: bytes, point: bytes) -> bytes:
     """SHA256 of the compressed product: BOLT 4's and LND's ECDH. Raises BadPoint."""
     parsed = _point(point)
     return sha256(parsed.multiply(secret).format())
+
+
+def next_point(point: bytes, shared_secret: bytes) -> bytes:
+    """E_{i+1} = SHA256(E_i ‖ ss_i) · E_i, of onions' ephemeral keys and path_keys alike. Raises BadPoint."""
+    return multiply_point(point, sha256(point + shared_secret))
+
+
+def shared_secrets(session_key: bytes, nodes: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
+    """E_0 and the ECDH of each node with its own E_i (BOLT 4, "Route Blinding" and "Packet Structure").
+
+    Raises BadPoint.
+    """
+    secret, point = session_key, public_key(session_key)
+    first, shared = point, []
+    for index, node in enumerate(nodes):
+        shared.append(ecdh(secret, node))
+        if index + 1 < len(nodes):
+            secret = multiply_secret(secret, sha256(point + shared[-1]))
+            point = public_key(secret)
+    return first, shared
 
 
 def verify_schnorr(x_only: bytes, message: bytes, signature: bytes) -> None:

@@ -1,8 +1,9 @@
 """Limits in process, with time as an argument and memory bounded by a number of keys."""
 
-from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
+
+from sidecar.core.bounded import Bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,7 @@ class TokenBuckets:
 
     def __init__(self, rate: Rate, most: int = 10_000) -> None:
         self._rate = rate
-        self._most = most
-        self._buckets: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
+        self._buckets: Bounded[Hashable, tuple[float, int]] = Bounded(most)
 
     def take(self, key: Hashable, now_ms: int, amount: float = 1) -> bool:
         """Whether `amount` units were there for `key`; they are taken when they were."""
@@ -31,9 +31,6 @@ class TokenBuckets:
         level = min(self._rate.burst, level + max(0, now_ms - then) * self._rate.per_second / 1000)
         allowed = level >= amount
         self._buckets[key] = (level - amount if allowed else level, now_ms)
-        self._buckets.move_to_end(key)
-        if len(self._buckets) > self._most:
-            self._buckets.popitem(last=False)
         return allowed
 
 
@@ -42,8 +39,7 @@ class Recent:
 
     def __init__(self, window_ms: int, most: int = 10_000) -> None:
         self._window_ms = window_ms
-        self._most = most
-        self._seen: OrderedDict[Hashable, tuple[int, int]] = OrderedDict()
+        self._seen: Bounded[Hashable, tuple[int, int]] = Bounded(most)
 
     def times(self, key: Hashable, now_ms: int) -> int:
         """How often `key` was noted within the window that it opened."""
@@ -53,9 +49,6 @@ class Recent:
         """Note `key` once more; how often it was noted before within the window that it opened."""
         first, times = self._window(key, now_ms)
         self._seen[key] = (first, times + 1)
-        self._seen.move_to_end(key)
-        if len(self._seen) > self._most:
-            self._seen.popitem(last=False)
         return times
 
     def _window(self, key: Hashable, now_ms: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ LDK does (75540 …, BigSize length ‖ TLV stream). A client is answered in the
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sidecar.core import paths
+from sidecar.core import onion, paths
 from sidecar.core.errors import BadBigSize, BadInteger, BadMessage, BadTlvStream, NoForwardPath
 from sidecar.core.model import Family
 from sidecar.core.paths import BlindedPath
@@ -91,6 +91,19 @@ def final_payload(
     if reply_path is not None:
         records[REPLY_PATH] = paths.encode_path(reply_path)
     return encode_tlvs(records)
+
+
+def onion_along(
+    path: BlindedPath, session_key: bytes, content_type: int, content: bytes, reply_path: BlindedPath | None
+) -> bytes:
+    """The onion packet of a message that goes along a path, its introduction node first.
+
+    `session_key` is a fresh secret of 32 bytes. Raises PayloadTooLarge, BadPoint.
+    """
+    *between, last = path.hops
+    hops = [(hop.blinded_node_id, hop_payload(hop.encrypted_recipient_data)) for hop in between]
+    final = final_payload(last.encrypted_recipient_data, content_type, content, reply_path)
+    return onion.build(session_key, [*hops, (last.blinded_node_id, final)])
 
 
 def invoice_error(text: str, family: Family) -> bytes:

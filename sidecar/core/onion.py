@@ -83,7 +83,7 @@ def peel(packet: bytes, shared_secret: bytes) -> Forward | Final:
     if next_hmac == _NO_HMAC:
         return Final(payload)
     shift = end + _HMAC
-    next_ephemeral = keys.multiply_point(ephemeral, keys.sha256(ephemeral + shared_secret))
+    next_ephemeral = keys.next_point(ephemeral, shared_secret)
     return Forward(payload, b"\x00" + next_ephemeral + plain[shift : shift + size] + next_hmac)
 
 
@@ -102,14 +102,7 @@ def build(session_key: bytes, hops: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 def _wrap(session_key: bytes, nodes: Sequence[bytes], frames: Sequence[bytes], size: int) -> bytes:
-    secrets, ephemeral = [], keys.public_key(session_key)
-    first_ephemeral, secret = ephemeral, session_key
-    for index, node in enumerate(nodes):
-        shared = keys.ecdh(secret, node)
-        secrets.append(shared)
-        if index + 1 < len(nodes):
-            secret = keys.multiply_secret(secret, keys.sha256(ephemeral + shared))
-            ephemeral = keys.public_key(secret)
+    ephemeral, secrets = keys.shared_secrets(session_key, nodes)
     # "The `hop_payloads` … MUST be initialized with random bytes": a stream that
     # only the sender can repeat, so that the last hop can't tell the route's length.
     hop_data = keys.chacha20(keys.hmac_sha256(b"pad", session_key), bytes(size))
@@ -122,7 +115,7 @@ def _wrap(session_key: bytes, nodes: Sequence[bytes], frames: Sequence[bytes], s
         if index == len(nodes) - 1 and filler:
             hop_data = hop_data[: size - len(filler)] + filler
         hmac = keys.hmac_sha256(keys.hmac_sha256(b"mu", shared), hop_data)
-    return b"\x00" + first_ephemeral + hop_data + hmac
+    return b"\x00" + ephemeral + hop_data + hmac
 
 
 def _filler(secrets: Sequence[bytes], frames: Sequence[bytes], size: int) -> bytes:

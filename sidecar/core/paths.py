@@ -75,15 +75,18 @@ def blinding_factor(shared_secret: bytes) -> bytes:
     return keys.hmac_sha256(b"blinded_node_id", shared_secret)
 
 
-def next_path_key(path_key: bytes, shared_secret: bytes) -> bytes:
-    """E_{i+1} = SHA256(E_i ‖ ss_i) · E_i. Raises BadPoint."""
-    return keys.multiply_point(path_key, keys.sha256(path_key + shared_secret))
+def blind(point: bytes, shared_secret: bytes) -> bytes:
+    """A node id's blinded_node_id, given the ECDH of that node and its path_key. Raises BadPoint.
+
+    Blinding the other side instead, an onion's ephemeral key, gives the point whose ECDH with the
+    unblinded key opens the onion: so a key behind a signer, which can't be blinded, serves too.
+    """
+    return keys.multiply_point(point, blinding_factor(shared_secret))
 
 
 def encrypt_hop(node_id: bytes, shared_secret: bytes, data: bytes) -> BlindedHop:
     """Blind one hop, given the ECDH of its node id and its path_key."""
-    blinded = keys.multiply_point(node_id, blinding_factor(shared_secret))
-    return BlindedHop(blinded, keys.seal(keys.hmac_sha256(b"rho", shared_secret), data))
+    return BlindedHop(blind(node_id, shared_secret), keys.seal(keys.hmac_sha256(b"rho", shared_secret), data))
 
 
 def build(session_key: bytes, hops: Sequence[tuple[bytes, bytes]]) -> BlindedPath:
@@ -93,13 +96,9 @@ def build(session_key: bytes, hops: Sequence[tuple[bytes, bytes]]) -> BlindedPat
     """
     if not hops:
         raise BadPath("a blinded path needs a hop")
-    secret, blinded = session_key, []
-    for index, (node_id, data) in enumerate(hops):
-        shared = keys.ecdh(secret, node_id)
-        blinded.append(encrypt_hop(node_id, shared, data))
-        if index + 1 < len(hops):
-            secret = keys.multiply_secret(secret, keys.sha256(keys.public_key(secret) + shared))
-    return BlindedPath(hops[0][0], keys.public_key(session_key), tuple(blinded))
+    path_key, secrets = keys.shared_secrets(session_key, [node_id for node_id, _ in hops])
+    blinded = (encrypt_hop(node_id, ss, data) for (node_id, data), ss in zip(hops, secrets, strict=True))
+    return BlindedPath(hops[0][0], path_key, tuple(blinded))
 
 
 def decrypt_recipient_data(shared_secret: bytes, encrypted: bytes) -> RecipientData:
@@ -155,7 +154,7 @@ def follow(path_key: bytes, shared_secret: bytes, data: RecipientData) -> NextHo
     return NextHop(
         data.next_node_id,
         None if data.next_node_id is not None else data.short_channel_id,
-        override if override is not None else next_path_key(path_key, shared_secret),
+        override if override is not None else keys.next_point(path_key, shared_secret),
     )
 
 

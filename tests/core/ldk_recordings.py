@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
-from sidecar.core import keys, messages, onion, paths
+from sidecar.core import keys, messages, onion
 from sidecar.core.messages import FinalPayload
 from sidecar.core.wire import decode_tlvs
 from tests.core.making import open_layer
@@ -40,7 +40,7 @@ class LdkNode:
                 return payload, self.open_data(shared, payload.encrypted_recipient_data)
             data = self.open_data(shared, messages.read_forward_payload(layer.payload))
             assert DUMMY_HOP in decode_tlvs(data)
-            path_key, packet = paths.next_path_key(path_key, shared), layer.next_packet
+            path_key, packet = keys.next_point(path_key, shared), layer.next_packet
 
     def open_data(self, shared: bytes, encrypted: bytes) -> bytes:
         """LDK's ChaCha20-Poly1305 for its own hops: receive_auth_key is authenticated *behind* the data."""

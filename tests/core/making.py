@@ -125,5 +125,5 @@ def open_layer(
 ) -> tuple[onion.Forward | onion.Final, bytes]:
     """One layer of a packet at the node of a blinded path, and the path's shared secret there."""
     shared = keys.ecdh(node_secret, path_key)
-    blinded = keys.multiply_point(onion.check_packet(packet), paths.blinding_factor(shared))
+    blinded = paths.blind(onion.check_packet(packet), shared)
     return onion.peel(packet, keys.ecdh(node_secret, blinded)), shared

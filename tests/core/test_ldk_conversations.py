@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sidecar.core import bolt12, messages, offers, paths, static_invoices
+from sidecar.core import bolt12, keys, messages, offers, paths, static_invoices
 from sidecar.core.context import Kind, OfferContext, RequestContext
 from sidecar.core.effects import Effect, Save, Send
 from sidecar.core.keys import SidecarKeys
@@ -63,7 +63,7 @@ def test_every_layer_that_ldk_made_opens_as_ldk_opened_it(talk: Conversation) ->
             else:
                 data = said.to.open_data(shared, decode_tlvs(layer.payload)[4])
                 assert data.hex() == recorded["encrypted_data_plain"]
-            path_key, packet = paths.next_path_key(path_key, shared), getattr(layer, "next_packet", b"")
+            path_key, packet = keys.next_point(path_key, shared), getattr(layer, "next_packet", b"")
             layers += 1
     assert layers > 30
 
@@ -141,7 +141,7 @@ async def test_what_ldk_sends_through_lnd_peels_to_the_packet_that_lnd_sent_on(t
     for said in talk.said:
         if not said.forwarded:
             continue
-        opener = Peeler(LocalKey(server.secret), OWN)
+        opener = Peeler(server.node_id, LocalKey(server.secret), OWN)
         received = Received(bytes(33), said.path_key, said.packet, None)
         passing = await opener.peel(received, forwarding=True)
         assert isinstance(passing, Passing)
@@ -157,9 +157,9 @@ async def test_what_ldk_sends_through_lnd_peels_to_the_packet_that_lnd_sent_on(t
 async def test_paths_of_another_server_are_not_taken_for_ours(talk: Conversation) -> None:
     """An invoice whose offer paths were made by LDK's server leads to no context of ours."""
     server = talk.nodes["server"]
-    opener = Peeler(LocalKey(server.secret), OWN)
+    opener = Peeler(server.node_id, LocalKey(server.secret), OWN)
     for path in offers.decode_offer(talk.event("offer")["offer"]).paths:
-        assert await opener.walk(path, server.node_id) is None
+        assert await opener.walk(path) is None
 
 
 # --- answering LDK --------------------------------------------------------------------------------
@@ -235,9 +235,9 @@ async def test_our_offer_paths_open_at_the_recipient(talk: Conversation) -> None
     assert isinstance(message, OfferPaths)
     assert answer.content_type == 75_542
     assert message.paths_absolute_expiry == now + YEAR
-    opener = Peeler(LocalKey(ours.lnd.secret), OWN)
+    opener = Peeler(ours.lnd.node_id, LocalKey(ours.lnd.secret), OWN)
     assert answer.reply_path is not None
-    kinds = [await opener.walk(path, ours.lnd.node_id) for path in (*message.paths, answer.reply_path)]
+    kinds = [await opener.walk(path) for path in (*message.paths, answer.reply_path)]
     assert [getattr(kind, "kind", None) for kind in kinds] == [
         Kind.INVOICE_REQUEST,
         Kind.SERVE_STATIC_INVOICE,
@@ -311,7 +311,9 @@ async def test_what_ldk_sends_over_our_paths_lands_with_its_context(talk: Conver
         peer, path_key, packet = ours.wire.sent[-1]
         assert peer == ours.lnd.node_id
         received = Received(bytes(33), path_key, packet, path.hops[0].encrypted_recipient_data)
-        landed = await Peeler(LocalKey(ours.lnd.secret), OWN).peel(received, forwarding=False)
+        landed = await Peeler(ours.lnd.node_id, LocalKey(ours.lnd.secret), OWN).peel(
+            received, forwarding=False
+        )
         assert isinstance(landed, Landed)
         assert landed.context == RequestContext(CLIENT.client_id, 1)
         assert (landed.payload.content, landed.payload.reply_path) == (payload.content, payload.reply_path)

@@ -38,7 +38,7 @@ class Recording:
 
     def peeler(self) -> Peeler:
         """A Peeler that has seen nothing yet."""
-        return Peeler(self.lnd_key, self.own)
+        return Peeler(self.lnd_node_id, self.lnd_key, self.own)
 
 
 def _received(mode: str, update: bytes) -> Received:
@@ -176,7 +176,7 @@ async def test_a_peeler_remembers_no_more_path_keys_than_it_may(path_ids: list[b
     all_cases = [recording for recording, _ in recordings("native-0.21.2", name="LND then sidecar key")]
     answers = {point: ss for each in all_cases for point, ss in each.case["lnd_derive_shared_key"].items()}
     lnd_key = RecordedKey(answers)
-    opener = Peeler(lnd_key, all_cases[0].own, most=2)
+    opener = Peeler(all_cases[0].lnd_node_id, lnd_key, all_cases[0].own, most=2)
     first, second, third = (recording.received for recording in all_cases[:3])
     for received in (first, second, first, third):
         await opener.peel(received, forwarding=False)
@@ -243,7 +243,7 @@ async def check_past_lnd(recording: Recording, path: BlindedPath, by_scid: dict[
     secret = bytes.fromhex(answers[path.path_key.hex()])
     assert isinstance(onward.introduction_node, bytes)
     assert onward.introduction_node not in (recording.lnd_node_id, recording.own.node_id)
-    assert onward.path_key == paths.next_path_key(path.path_key, secret)
+    assert onward.path_key == keys.next_point(path.path_key, secret)
     assert onward.hops == path.hops[1:]
     assert keys.check_point(onward.introduction_node)
     return graph.looked_up

@@ -49,7 +49,7 @@ NO_LIMITS = ServiceLimits(offer=PLENTY, client=PLENTY, stores=PLENTY, offer_path
 def peel_hop(secret: bytes, path_key: bytes, packet: bytes) -> tuple[NextHop, bytes, bytes]:
     """One intermediate hop with its node's secret: where to, the next packet, and its encrypted data."""
     shared = keys.ecdh(secret, path_key)
-    blinded = keys.multiply_point(onion.check_packet(packet), paths.blinding_factor(shared))
+    blinded = paths.blind(onion.check_packet(packet), shared)
     layer = onion.peel(packet, keys.ecdh(secret, blinded))
     data = messages.read_forward_payload(layer.payload)
     hop = paths.follow(path_key, shared, paths.decrypt_recipient_data(shared, data))
@@ -276,7 +276,7 @@ class World:
         self.server = StaticInvoiceServer(ServerSettings(self.lnd_node_id, self.keys, CHAIN, 365 * DAY))
         self.service = SidecarService(
             server=self.server,
-            peeler=Peeler(self.lnd_key, self.keys),
+            peeler=Peeler(self.lnd_node_id, self.lnd_key, self.keys),
             courier=Courier(
                 lnd_node_id=self.lnd_node_id,
                 own_node_id=self.keys.node_id,
@@ -290,7 +290,6 @@ class World:
             clock=self.clock,
             entropy=os.urandom,
             limits=limits,
-            lnd_node_id=self.lnd_node_id,
             counters=self.counters,
         )
 

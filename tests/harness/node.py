@@ -39,10 +39,7 @@ class Node:
     ) -> None:
         """Send over a path that starts at LND."""
         assert path.introduction_node == self.lnd_node_id
-        *between, last = path.hops
-        hops = [(hop.blinded_node_id, messages.hop_payload(hop.encrypted_recipient_data)) for hop in between]
-        final = messages.final_payload(last.encrypted_recipient_data, content_type, content, reply_path)
-        packet = onion.build(os.urandom(32), [*hops, (last.blinded_node_id, final)])
+        packet = messages.onion_along(path, os.urandom(32), content_type, content, reply_path)
         await self.link.send_onion(path.path_key, packet)
 
     async def receive(self) -> Arrived:
@@ -53,7 +50,7 @@ class Node:
         """Peel every layer that is ours."""
         while True:
             shared = keys.ecdh(self.secret, path_key)
-            blinded = keys.multiply_point(onion.check_packet(packet), paths.blinding_factor(shared))
+            blinded = paths.blind(onion.check_packet(packet), shared)
             layer = onion.peel(packet, keys.ecdh(self.secret, blinded))
             if isinstance(layer, onion.Final):
                 payload = messages.read_final_payload(layer.payload)

@@ -218,7 +218,7 @@ class SimNode:
         """Peel a message, forward it if it is another's, and make the update of it. Raises Dropped."""
         try:
             secret = self.ecdh(path_key)
-            tweaked = keys.multiply_point(onion.check_packet(packet), paths.blinding_factor(secret))
+            tweaked = paths.blind(onion.check_packet(packet), secret)
             layer = onion.peel(packet, self.ecdh(tweaked))
             payload = _read_payload(layer.payload)
             data = paths.decrypt_recipient_data(secret, payload.encrypted_data)
@@ -226,7 +226,7 @@ class SimNode:
                 next_node = self._next_node(data)
                 if next_node == peer:
                     raise Dropped("onion message cycle: next hop is the sending peer")
-                next_key = data.next_path_key_override or paths.next_path_key(path_key, secret)
+                next_key = data.next_path_key_override or keys.next_point(path_key, secret)
                 self._forward(next_node, next_key, layer.next_packet)
         except SidecarError as error:
             raise Dropped(f"{error.reason}: {error}") from error

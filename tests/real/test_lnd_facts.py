@@ -156,7 +156,7 @@ async def until_streamed(stream: AsyncIterator[Update], send: Callable[[], Await
 async def peel(ecdh: Callable[[bytes], Awaitable[bytes]], path_key: bytes, packet: bytes) -> Any:
     """Open one layer: its recipient data's shared secret first, then the packet's."""
     blinding = await ecdh(path_key)
-    tweaked = keys.multiply_point(onion.check_packet(packet), paths.blinding_factor(blinding))
+    tweaked = paths.blind(onion.check_packet(packet), blinding)
     return blinding, onion.peel(packet, await ecdh(tweaked))
 
 
