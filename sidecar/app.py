@@ -58,17 +58,16 @@ async def serve(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.loglevel.upper(), format="%(asctime)s %(levelname)-7s %(message)s", force=True
     )
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     running = asyncio.create_task(_run(settings))
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
-    if not running.done():
-        log.info("stopping")
-        running.cancel()
-    stop.cancel()
-    await asyncio.gather(stop, return_exceptions=True)
+
+    def stop() -> None:
+        # Once: a second signal must not cut short what the first began to close.
+        if not running.cancelling():
+            log.info("stopping")
+            running.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     try:
         await running
     except asyncio.CancelledError:

@@ -109,9 +109,13 @@ def _paths_text(paths: bytes) -> str:
 # --- commands -----------------------------------------------------------------------------------
 
 
-def _connect(settings: Settings) -> "AdminClient":
-    # gRPC writes lines of its own on stderr; a command answers with one, of ours.
+def _quiet_grpc() -> None:
+    """Before gRPC is loaded: what it would write on stderr, once a second, we say once in our own words."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+def _connect(settings: Settings) -> "AdminClient":
+    _quiet_grpc()
     from sidecar.adapters.admin_client import AdminClient  # noqa: PLC0415 - after the line above
 
     return AdminClient(settings.datadir)
@@ -119,11 +123,10 @@ def _connect(settings: Settings) -> "AdminClient":
 
 def serve(_args: argparse.Namespace, settings: Settings) -> str:
     """Run the server until it is told to stop."""
-    # What gRPC would say by itself, once a second, the sidecar says once and in its own words.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from sidecar.app import serve  # noqa: PLC0415 - only here is all of it needed
+    _quiet_grpc()
+    from sidecar.app import serve as run_server  # noqa: PLC0415 - only here is all of it needed
 
-    asyncio.run(serve(settings))
+    asyncio.run(run_server(settings))
     return ""
 
 
@@ -234,9 +237,9 @@ def remove(args: argparse.Namespace, settings: Settings) -> str:
 def status(args: argparse.Namespace, settings: Settings) -> str:
     """What the running server stands on, and what it did."""
     with _connect(settings) as server:
-        now = server.status()
+        answer = server.status()
     pairs: list[tuple[str, object]] = [
-        (name, getattr(now, name))
+        (name, getattr(answer, name))
         for name in (
             "version",
             "node_id",
@@ -248,10 +251,10 @@ def status(args: argparse.Namespace, settings: Settings) -> str:
             "stream_up",
         )
     ]
-    counters = dict(sorted(now.counters.items()))
+    counters = dict(sorted(answer.counters.items()))
     if args.json:
         return _json(dict(pairs) | {"counters": counters})
-    pairs[-1] = ("onion messages", "arriving" if now.stream_up else "not arriving: LND is away")
+    pairs[-1] = ("onion messages", "arriving" if answer.stream_up else "not arriving: LND is away")
     text = fields((name.replace("_", " "), value) for name, value in pairs)
     return f"{text}\n\n{table(('COUNTER', 'COUNT'), counters.items())}" if counters else text
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from sidecar.core.errors import ConfigError
-from sidecar.core.model import MAX_BYTES, MAX_SLOTS, MAX_TTL, MIN_PATHS_LIFETIME, MIN_TTL, Quota
+from sidecar.core.model import MAX_BYTES, MAX_SLOTS, MAX_TTL, MIN_PATHS_LIFETIME, MIN_TTL, Durability, Quota
 
 T = TypeVar("T")
 
@@ -218,7 +218,7 @@ REDIS_URL = Option(
 )
 REDIS_DURABILITY = Option(
     "redis.durability",
-    _choice("strict", "everysec", "none"),
+    _choice(*(level.value for level in Durability)),
     "strict",
     "strict: on disk before anything is acknowledged; everysec, none: accept to lose invoices",
     "LEVEL",

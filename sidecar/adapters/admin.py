@@ -6,7 +6,6 @@ can connect may do everything.
 
 # ruff: noqa: N802, ARG002 - gRPC names the methods, and says what they are given
 
-import fcntl
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from sidecar.adapters.admin_client import REASON_KEY, private_directory, socket_target
+from sidecar.adapters.locks import locked
 from sidecar.core.errors import (
     AdminDenied,
     BadName,
@@ -33,6 +33,7 @@ from sidecar.core.errors import (
     Unavailable,
 )
 from sidecar.core.model import (
+    CLIENT_ID_HEX,
     CLIENT_ID_SIZE,
     MAX_BYTES,
     MAX_SLOTS,
@@ -50,7 +51,6 @@ from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_ID = re.compile(rf"[0-9a-fA-F]{{{2 * CLIENT_ID_SIZE}}}")
 
 
 class PathIssuer(Protocol):
@@ -82,7 +82,7 @@ def check_name(name: str) -> None:
     """Refuse a client name that is not 1 to 64 of a-z A-Z 0-9 . _ -, or could be an id. Raises BadName."""
     if not _NAME.fullmatch(name):
         raise BadName(f"{name!r} is no name: give 1 to 64 of a-z, A-Z, 0-9, `.`, `_` and `-`")
-    if _ID.fullmatch(name):
+    if CLIENT_ID_HEX.fullmatch(name):
         # Else `client remove` could mean either of two clients.
         raise BadName(f"{name!r} is no name: {2 * CLIENT_ID_SIZE} hex digits are a client id")
 
@@ -368,16 +368,13 @@ async def start_admin(servicer: admin_pb2_grpc.AdminServicer, socket_path: Path)
 
 
 def _lock(path: Path) -> int:
-    """An open file with a lock that dies with the process. Raises OperatorError when another holds it."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """The lock of a data directory's one server. Raises OperatorError when another holds it."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return locked(path)
     except BlockingIOError:
-        os.close(lock)
         raise OperatorError(
             f"another sidecar runs on {path.parent}: stop it, or give this one its own --datadir"
         ) from None
-    return lock
 
 
 def _clear(path: Path) -> None:

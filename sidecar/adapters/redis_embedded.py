@@ -6,7 +6,6 @@ it is synchronous, keeps its data in temporary files, and stops the server with 
 
 import asyncio
 import contextlib
-import fcntl
 import importlib.util
 import logging
 import os
@@ -23,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
+from sidecar.adapters.locks import locked
 from sidecar.core.errors import StoreSetupError
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class EmbeddedRedis:
 
     async def _begin(self) -> None:
         try:
-            lock = _locked(self.directory / "sidecar.lock")
+            lock = locked(self.directory / "sidecar.lock")
         except BlockingIOError:
             raise StoreSetupError(
                 f"another sidecar uses {self.directory.parent}: stop it, or give this one its own --datadir"
@@ -132,7 +132,7 @@ class EmbeddedRedis:
         the pid in its pid file can't be another program's by now.
         """
         try:
-            os.close(_locked(self.directory / "server.lock"))
+            os.close(locked(self.directory / "server.lock"))
         except BlockingIOError:
             pass
         else:
@@ -148,7 +148,7 @@ class EmbeddedRedis:
         deadline = time.monotonic() + STOP_TIMEOUT
         while time.monotonic() < deadline:
             with contextlib.suppress(BlockingIOError):
-                os.close(_locked(self.directory / "server.lock"))
+                os.close(locked(self.directory / "server.lock"))
                 return
             # The kernel tells nobody of the end of a process that is not a child.
             await asyncio.sleep(0.02)
@@ -179,7 +179,7 @@ class EmbeddedRedis:
             self._log.replace(self._log.with_suffix(".log.1"))
         with contextlib.ExitStack() as opened:
             # The server inherits this lock, and nobody else keeps it: see _stop_leftover.
-            lock = _locked(self.directory / "server.lock")
+            lock = locked(self.directory / "server.lock")
             opened.callback(os.close, lock)
             output = opened.enter_context(self._log.open("ab"))
             # In a session of its own: Ctrl-C is for the sidecar, which stops the server last.
@@ -281,17 +281,6 @@ def _made(datadir: Path) -> Path:
     except OSError as error:
         raise StoreSetupError(f"the data directory can't hold a Redis: {error}") from error
     return directory
-
-
-def _locked(path: Path) -> int:
-    """An open file with a lock that dies with its holders. Raises BlockingIOError when it is held."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
 
 
 def _quoted(path: Path) -> str:

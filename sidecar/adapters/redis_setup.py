@@ -10,7 +10,6 @@ A Redis that would lose invoices is refused, unless the operator accepts that by
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -30,6 +29,7 @@ from redis.exceptions import (
 from sidecar.adapters.redis_embedded import EmbeddedRedis
 from sidecar.adapters.redis_store import RedisStore, unavailable
 from sidecar.core.errors import ConfigError, StoreSetupError, StoreUnavailable
+from sidecar.core.model import Durability
 
 OLDEST = (6, 2)
 """The oldest Redis that the tests run against."""
@@ -49,14 +49,6 @@ URL_OPTIONS = frozenset(
     {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
 )
 """What may follow `?` in a URL. Anything else would change how the store talks to Redis."""
-
-
-class Durability(Enum):
-    """What the operator asks of Redis before a change is acknowledged."""
-
-    STRICT = "strict"
-    EVERYSEC = "everysec"
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ connection: from another connection, or inside Lua, WAITAOF returns at once.
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, TypeAlias
@@ -38,7 +37,7 @@ from sidecar.core.errors import (
     StoreUnavailable,
     UnknownClient,
 )
-from sidecar.core.model import CLIENT_ID_SIZE, Client, Loaded, StoredInvoice, Usage
+from sidecar.core.model import CLIENT_ID_HEX, Client, Loaded, StoredInvoice, Usage
 
 Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[Argument, ...]
@@ -48,9 +47,6 @@ FSYNC_TIMEOUT_MS = 4_000
 
 BATCH = 256
 """Clients or slots that are read in one pipeline."""
-
-CLIENT_ID_HEX = re.compile(f"[0-9a-fA-F]{{{2 * CLIENT_ID_SIZE}}}")
-"""A client id as the operator may type it; a client of such a name comes first."""
 
 REFUSALS: Mapping[str, type[SidecarError]] = {
     error.reason: error

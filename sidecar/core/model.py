@@ -3,11 +3,15 @@
 Times are seconds since the epoch; where a name says `_ms`, milliseconds.
 """
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
 CLIENT_ID_SIZE = 10
 """Bytes of a client_id: random, and never used again."""
+
+CLIENT_ID_HEX = re.compile(rf"[0-9a-fA-F]{{{2 * CLIENT_ID_SIZE}}}")
+"""A client_id as the operator may type it; no name looks so."""
 
 TAG_NONCE_SIZE = 6
 """Random bytes of an offer tag."""
@@ -33,6 +37,14 @@ class ClientState(Enum):
 
     ACTIVE = "active"
     REVOKED = "revoked"
+
+
+class Durability(Enum):
+    """What the operator asks of Redis before a change is acknowledged (adapters/redis_setup.py)."""
+
+    STRICT = "strict"
+    EVERYSEC = "everysec"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, order=True)

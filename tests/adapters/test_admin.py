@@ -16,9 +16,10 @@ import pytest
 from sidecar.adapters.admin import AdminService, StatusSnapshot, start_admin
 from sidecar.adapters.admin_client import REASON_KEY, admin_socket_path, socket_target
 from sidecar.core.errors import AdminDenied, LndUnavailable, OperatorError, SidecarError
-from sidecar.core.model import Client, Quota
+from sidecar.core.model import Quota
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 from tests.harness.memory_store import MemoryStore
+from tests.harness.shell import Issuer
 from tests.harness.store_contract import an_invoice, until
 
 DEFAULTS = Quota(slots=10, bytes=131_072, ttl=31_536_000)
@@ -33,18 +34,6 @@ STATUS = StatusSnapshot(
     stream_up=True,
     counters={"served": 3, "bad-context": 1},
 )
-
-
-class Issuer:
-    """Paths that say whose they are; fails with `error` while there is one."""
-
-    error: Exception | None = None
-
-    async def request_paths(self, client: Client) -> bytes:
-        """One path, made up."""
-        if self.error is not None:
-            raise self.error
-        return b"\x00\x01" + client.client_id + bytes([client.generation])
 
 
 class Running:

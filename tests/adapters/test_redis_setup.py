@@ -7,14 +7,13 @@ import pytest
 from redis.asyncio.connection import SSLConnection
 
 from sidecar.adapters.redis_setup import (
-    Durability,
     ServerFacts,
     connect,
     judge,
     place,
 )
 from sidecar.core.errors import ConfigError, StoreSetupError, StoreUnavailable
-from sidecar.core.model import Usage
+from sidecar.core.model import Durability, Usage
 from tests.adapters.conftest import SAFE, Open, Server, Servers, cluster_options
 from tests.harness.store_contract import a_client
 

@@ -66,7 +66,7 @@ class Shell:
 
 
 class Issuer:
-    """Paths that say whose they are."""
+    """Paths that say whose they are; fails with `error` while there is one."""
 
     error: Exception | None = None
 
