@@ -58,16 +58,17 @@ async def serve(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.loglevel.upper(), format="%(asctime)s %(levelname)-7s %(message)s", force=True
     )
-    running = asyncio.create_task(_run(settings))
-
-    def stop() -> None:
-        # Once: a second signal must not cut short what the first began to close.
-        if not running.cancelling():
-            log.info("stopping")
-            running.cancel()
-
+    stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    running = asyncio.create_task(_run(settings))
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        log.info("stopping")
+        running.cancel()
+    stop.cancel()
+    await asyncio.gather(stop, return_exceptions=True)
     try:
         await running
     except asyncio.CancelledError:
@@ -151,7 +152,9 @@ class Sidecar:
         try:
             while True:
                 try:
-                    await self._serve_lnd()
+                    # In a task of its own: before Python 3.13 a TaskGroup that ends with an error
+                    # leaves its task looking cancelled for ever (`Task.cancelling`).
+                    await asyncio.create_task(self._serve_lnd())
                 except* ModeChanged:
                     await self._meet_again()
         finally:

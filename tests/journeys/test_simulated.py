@@ -97,6 +97,22 @@ async def test_sigterm_ends_it_cleanly(lnd: SimulatedLnd, tmp_path: Path) -> Non
     assert not Path(f"/proc/{redis.strip()}").exists()
 
 
+@pytest.mark.parametrize("lnd", ["custom"], indirect=True)
+async def test_an_upgrade_of_lnd_under_the_running_sidecar_is_served_and_stopped_cleanly(
+    lnd: SimulatedLnd, tmp_path: Path
+) -> None:
+    """From 0.20 to 0.21: the mode changes by itself, old offers are served, and SIGTERM still ends it."""
+    sidecar = SidecarProcess(tmp_path / "sidecar", lnd)
+    await sidecar.start()
+    stage = Stage(lnd)
+    offer, _, _ = await (await stage.wallet(sidecar, "alice")).set_up()
+    await lnd.restart("native")
+    await sidecar.line(lambda line: " ready: " in line and "native" in line)
+    await (await stage.payer()).get_invoice(offer)
+    async with asyncio.timeout(20):
+        assert await sidecar.stop() == 0
+
+
 async def test_a_dead_stream_and_new_credentials_are_survived(
     lnd: SimulatedLnd, sidecar: SidecarProcess
 ) -> None:
