@@ -10,14 +10,19 @@ from sidecar.adapters.dialler import Dialler
 from sidecar.adapters.lnd import Lnd
 from sidecar.core.bounded import Bounded
 from sidecar.core.errors import NoRoute, UnknownScid
+from sidecar.core.limits import Rate, TokenBuckets
 from sidecar.rpc import lightning_pb2 as ln
 
 Clock = Callable[[], float]
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-# Our channels are listed again for a scid that is not among them, and no more often than this (seconds).
+# Our channels are listed again when the list is older than this (seconds), and for a scid that is not
+# among them: a wallet names its channel as soon as it has one. Strangers can name any number, so that is
+# limited, and what was not found is not looked for again so soon.
 _REFRESH = 3.0
+_LOOKS = Rate(per_second=1 / _REFRESH, burst=8)
+_MISSES = 1_024
 # The ends of a channel never change; that it is unknown may, with the next gossip.
 _EDGE_TTL, _UNKNOWN_EDGE_TTL, _EDGES = 3_600.0, 10.0, 4_096
 _NEIGHBOURS_TTL, _NEIGHBOURS = 60.0, 256
@@ -138,6 +143,8 @@ class _Channels:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._listed_at: float | None = None
+        self._looks = TokenBuckets(_LOOKS)
+        self._missed: _Cache[int, None] = _Cache(_MISSES, clock)
         self._peers: frozenset[bytes] = frozenset()
         self._by_scid: dict[int, bytes] = {}
         self._by_peers_alias: dict[int, bytes] = {}
@@ -145,8 +152,16 @@ class _Channels:
     async def peer(self, scid: int) -> bytes | None:
         """The peer of our channel `scid`: its own id, or an alias that LND gave it."""
         if scid not in self._by_scid:
-            await self._list()
+            async with self._lock:
+                if self._may_look_for(scid):
+                    await self._list()
+                    self._missed.put(scid, None, _REFRESH)
         return self._by_scid.get(scid)
+
+    def _may_look_for(self, scid: int) -> bool:
+        if scid in self._by_scid or self._missed.get(scid)[0]:
+            return False
+        return self._looks.take("scid", int(self._clock() * 1_000))
 
     def peer_by_its_alias(self, scid: int) -> bytes | None:
         """The peer that itself calls our channel `scid`.
@@ -157,25 +172,24 @@ class _Channels:
 
     async def peers(self) -> frozenset[bytes]:
         """All nodes that LND has a channel with."""
-        await self._list()
+        async with self._lock:
+            if self._listed_at is None or self._clock() - self._listed_at >= _REFRESH:
+                await self._list()
         return self._peers
 
     async def _list(self) -> None:
-        async with self._lock:
-            now = self._clock()
-            if self._listed_at is not None and now - self._listed_at < _REFRESH:
-                return
-            answer = await self._lnd.call(calls.LIST_CHANNELS, ln.ListChannelsRequest())
-            self._listed_at = now
-            self._by_scid, self._by_peers_alias = {}, {}
-            for channel in answer.channels:
-                peer = bytes.fromhex(channel.remote_pubkey)
-                for scid in (channel.chan_id, channel.zero_conf_confirmed_scid, *channel.alias_scids):
-                    if scid:
-                        self._by_scid[scid] = peer
-                if channel.peer_scid_alias:
-                    self._by_peers_alias[channel.peer_scid_alias] = peer
-            self._peers = frozenset(bytes.fromhex(channel.remote_pubkey) for channel in answer.channels)
+        asked_at = self._clock()
+        answer = await self._lnd.call(calls.LIST_CHANNELS, ln.ListChannelsRequest())
+        self._listed_at = asked_at
+        self._by_scid, self._by_peers_alias = {}, {}
+        for channel in answer.channels:
+            peer = bytes.fromhex(channel.remote_pubkey)
+            for scid in (channel.chan_id, channel.zero_conf_confirmed_scid, *channel.alias_scids):
+                if scid:
+                    self._by_scid[scid] = peer
+            if channel.peer_scid_alias:
+                self._by_peers_alias[channel.peer_scid_alias] = peer
+        self._peers = frozenset(bytes.fromhex(channel.remote_pubkey) for channel in answer.channels)
 
 
 class _Cache(Generic[Key, Value]):

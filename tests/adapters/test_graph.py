@@ -134,8 +134,30 @@ async def test_an_unknown_scid_is_an_error_that_is_cheap_to_repeat(world: World,
     assert world.sim.called["ListChannels"] == world.sim.called["GetChanInfo"] == 1
 
 
+async def test_a_new_channel_is_found_though_another_was_looked_for_just_before(world: World) -> None:
+    """A wallet names its channel as soon as it has one; who asked before it must not hide it."""
+    for scid in (5, 6, 7):
+        with pytest.raises(UnknownScid):
+            await world.graph.next_node(scid)
+    world.sim.add_channel(SCID, ANN, aliases=[ALIAS], public=False)
+    assert await world.graph.next_node(ALIAS) == ANN
+
+
+async def test_scids_that_strangers_make_up_are_looked_for_at_a_bounded_rate(world: World) -> None:
+    """Each is another number: at first some are looked for, then one in three seconds."""
+    for scid in range(1, 100):
+        with pytest.raises(UnknownScid):
+            await world.graph.next_node(scid)
+    assert world.sim.called["ListChannels"] == 8
+    world.clock.now += 3
+    for scid in range(101, 200):
+        with pytest.raises(UnknownScid):
+            await world.graph.next_node(scid)
+    assert world.sim.called["ListChannels"] == 9
+
+
 async def test_a_new_channel_is_found_soon(world: World) -> None:
-    """Our channels are listed again for a scid that is missing, once in a few seconds."""
+    """A scid that was not found is looked for again after a few seconds."""
     with pytest.raises(UnknownScid):
         await world.graph.next_node(ALIAS)
     world.sim.add_channel(SCID, ANN, aliases=[ALIAS], public=False)

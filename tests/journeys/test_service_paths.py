@@ -365,7 +365,7 @@ async def test_message_from_lnd_to_itself_is_not_forwarded() -> None:
 
 
 async def test_forwarding_in_custom_mode_is_limited_for_each_peer() -> None:
-    """A per-peer limit like LND 0.21's own: 512 kbps, burst 262,144 bytes (design, section 2)."""
+    """A per-peer limit as LND 0.21 has one: 512 kbps, after a burst."""
     async with World(native=False) as world:
         flooder, quiet, other = world.payer(), world.payer(), world.payer()
         small_packet = 1_366
