@@ -1,4 +1,4 @@
-"""For all tests: nothing is skipped in CI; a shell to run the command in."""
+"""For all tests: nothing is skipped in CI; real LNDs with the product; a shell to run the command in."""
 
 import os
 from collections.abc import AsyncIterator, Generator
@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.beside import LNDS, sidecar_beside
+from tests.harness.lnd_process import LndProcess
 from tests.harness.shell import Served, Shell
+from tests.harness.sidecar_process import SidecarProcess
 
 
 @pytest.hookimpl(wrapper=True)
@@ -19,6 +22,20 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, and nothing may be skipped here: {report.longrepr}"
     return report
+
+
+@pytest.fixture(params=LNDS)
+async def lnd(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LndProcess]:
+    """A real LND of each kind."""
+    async with LndProcess(LNDS[request.param], tmp_path / "lnd") as process:
+        yield process
+
+
+@pytest.fixture
+async def sidecar(lnd: LndProcess, tmp_path: Path) -> AsyncIterator[SidecarProcess]:
+    """The product beside it."""
+    async with sidecar_beside(lnd, tmp_path) as process:
+        yield process
 
 
 @pytest.fixture

@@ -1,15 +1,14 @@
-"""A real LND for a test: started in a folder of its own, without a chain, and stopped by its pid."""
+"""A real LND for a test: started in a folder of its own, with or without a chain, stopped by its pid."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Literal, Self, cast
+from typing import Any, Literal, Protocol, cast
 
 import grpc
 import grpc.aio
@@ -18,14 +17,16 @@ from sidecar.rpc import lightning_pb2 as ln
 from sidecar.rpc import lightning_pb2_grpc as ln_rpc
 from sidecar.rpc import state_pb2 as state
 from sidecar.rpc import state_pb2_grpc as state_rpc
+from tests.harness.daemon import Daemon
 from tests.lnd import build
 
 Kind = Literal["native", "custom"]
+Network = Literal["regtest", "mainnet"]
 
 # Native: LND >= 0.21 handles onion messages, and has to take them from peers without a channel.
 # Custom: LND <= 0.20 hands them to us raw, and announces bit 39 for us.
 _FLAGS: dict[Kind, tuple[str, ...]] = {
-    "native": ("--protocol.onion-msg-relay-all",),
+    "native": ("--protocol.onion-msg-relay-all", "--protocol.onion-msg-peer-burst-bytes=524288"),
     "custom": (
         "--protocol.custom-message=513",
         "--protocol.custom-init=39",
@@ -33,8 +34,9 @@ _FLAGS: dict[Kind, tuple[str, ...]] = {
     ),
 }
 _VERSIONS: dict[Kind, str] = {"native": "0.21", "custom": "0.20"}
+# One lncli serves all LNDs.
+_LNCLI_VERSION = "0.21"
 _START_SECONDS = 60.0
-_STOP_SECONDS = 30.0
 # A node on loopback is up within a second: gRPC's default back-off would double that.
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -47,11 +49,28 @@ class LndError(Exception):
     """LND did not start or did not do what a test needs; the text has the tail of its log."""
 
 
-class LndProcess:
+class Chain(Protocol):
+    """A btcd that LND follows: `tests.harness.btcd.Btcd`."""
+
+    user: str
+    password: str
+
+    @property
+    def host(self) -> str:
+        """host:port of its RPC."""
+
+    @property
+    def cert_path(self) -> Path:
+        """Its certificate."""
+
+
+class LndProcess(Daemon):
     """A running LND: `async with LndProcess("native", folder) as lnd: ...`.
 
     The folder, the ports and all files in the folder stay the same over `stop`, `start` and `restart`.
     """
+
+    _stop_signal = signal.SIGINT
 
     def __init__(
         self,
@@ -64,19 +83,24 @@ class LndProcess:
         extra: Sequence[str] = (),
         protocol: Sequence[str] | None = None,
         wallet: bool = True,
+        chain: Chain | None = None,
+        network: Network = "regtest",
     ) -> None:
-        """`protocol` replaces the flags of the kind; without `wallet` LND waits for one to be made."""
+        """`protocol` replaces the flags of the kind; without `wallet` LND waits for one to be made.
+
+        Without a `chain` LND has none and needs none, whatever its network; but no channels either.
+        """
+        super().__init__(lnddir)
         self.kind: Kind = kind
-        self.lnddir = lnddir
         self.rpc_port = rpc_port or free_port()
         self.p2p_port = p2p_port or free_port()
         self.extra = list(extra)
         self.protocol = None if protocol is None else list(protocol)
         self.wallet = wallet
+        self.chain = chain
+        self.network: Network = network
         self.node_id = b""
         self._binary = binary
-        self._process: asyncio.subprocess.Process | None = None
-        self._log: IO[bytes] | None = None
 
     @property
     def host(self) -> str:
@@ -86,70 +110,18 @@ class LndProcess:
     @property
     def tls_path(self) -> Path:
         """Its certificate."""
-        return self.lnddir / "tls.cert"
+        return self.directory / "tls.cert"
 
     @property
     def macaroon_path(self) -> Path:
         """Its admin macaroon."""
-        return self.lnddir / "data" / "chain" / "bitcoin" / "regtest" / "admin.macaroon"
-
-    @property
-    def log_path(self) -> Path:
-        """What it printed, over all its starts."""
-        return self.lnddir / "stdout.log"
-
-    @property
-    def pid(self) -> int:
-        """The process, for tests that suspend it."""
-        if self._process is None:
-            raise LndError("LND is not running")
-        return self._process.pid
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
+        return self.directory / "data" / "chain" / "bitcoin" / self.network / "admin.macaroon"
 
     async def start(self) -> None:
         """Start it and wait until it serves: SERVER_ACTIVE, or with no wallet until it says so."""
         if self._binary is None:
             self._binary = await asyncio.to_thread(build.ensure, _VERSIONS[self.kind])
-        self.lnddir.mkdir(parents=True, exist_ok=True)
-        self._log = self.log_path.open("ab")
-        self._process = await asyncio.create_subprocess_exec(
-            self._binary, *self._arguments(), stdout=self._log, stderr=asyncio.subprocess.STDOUT
-        )
-        try:
-            await self._until_ready(self._process)
-        except BaseException:
-            await self.kill()
-            raise
-
-    async def stop(self) -> None:
-        """Let it end by itself (SIGINT), as an operator would."""
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGINT)
-        try:
-            await asyncio.wait_for(self._process.wait(), _STOP_SECONDS)
-        finally:
-            await self.kill()
-
-    async def kill(self) -> None:
-        """End it at once (SIGKILL), as a power cut would."""
-        if self._process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-        self._process = None
-        if self._log is not None:
-            self._log.close()
+        await self._launch(self._binary, self._arguments())
 
     async def restart(self, kind: Kind | None = None) -> None:
         """Stop and start it on the same folder and ports; another kind is an upgrade."""
@@ -171,21 +143,35 @@ class LndProcess:
         async with self.channel() as channel:
             answer = await _raw_call(channel, "/lnrpc.Lightning/BakeMacaroon", request)
         macaroon = bytes.fromhex(_only_field(answer).decode())
-        path = self.lnddir / f"baked-{len(list(self.lnddir.glob('baked-*')))}.macaroon"
+        path = self.directory / f"baked-{len(list(self.directory.glob('baked-*')))}.macaroon"
         path.write_bytes(macaroon)
         return path
 
-    def log_tail(self, lines: int = 30) -> str:
-        """The end of what it printed."""
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+    async def lncli(self, *arguments: str) -> Any:
+        """Run `lncli …` with the admin macaroon; what it printed, parsed. Raises LndError."""
+        binary = await asyncio.to_thread(build.ensure, _LNCLI_VERSION, "lncli")
+        process = await asyncio.create_subprocess_exec(
+            binary,
+            f"--lnddir={self.directory}",
+            f"--rpcserver={self.host}",
+            f"--macaroonpath={self.macaroon_path}",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        stdout, stderr = await process.communicate()
+        if process.returncode:
+            raise LndError(f"lncli {' '.join(arguments)}: {stderr.decode().strip()}")
+        return json.loads(stdout)
 
     def _arguments(self) -> list[str]:
         protocol = _FLAGS[self.kind] if self.protocol is None else self.protocol
         return [
-            f"--lnddir={self.lnddir}",
+            f"--lnddir={self.directory}",
             *(["--noseedbackup"] if self.wallet else []),
-            "--bitcoin.regtest",
-            "--bitcoin.node=nochainbackend",
+            f"--bitcoin.{self.network}",
+            *self._chain_arguments(),
             "--norest",
             "--nobootstrap",
             f"--rpclisten={self.host}",
@@ -194,8 +180,20 @@ class LndProcess:
             *self.extra,
         ]
 
+    def _chain_arguments(self) -> list[str]:
+        if self.chain is None:
+            return ["--bitcoin.node=nochainbackend"]
+        return [
+            "--bitcoin.node=btcd",
+            f"--btcd.rpchost={self.chain.host}",
+            f"--btcd.rpcuser={self.chain.user}",
+            f"--btcd.rpcpass={self.chain.password}",
+            f"--btcd.rpccert={self.chain.cert_path}",
+            # Gossip is passed on every 90 s by default, in milliseconds.
+            "--trickledelay=50",
+        ]
+
     async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
-        """Wait for readiness, the end of the process or the time limit, whichever is first."""
         ended = asyncio.ensure_future(process.wait())
         ready = asyncio.ensure_future(self._ready())
         try:

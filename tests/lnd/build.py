@@ -1,58 +1,52 @@
 """Real LNDs for the tests: built by Go from the tool modules beside this file, and kept in a cache.
 
+The newest LND's module has two further tools, which serve all LNDs: btcd, which is their chain where a
+test needs channels, and lncli, with which the tests open them.
+
 `python -m tests.lnd.build` builds all of them and prints where they are.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
+
+from tests.harness.building import BuildError, cache_dir, digest_of, lock, run
 
 VERSIONS = ("0.21", "0.20")
+Tool = Literal["lnd", "lncli", "btcd"]
 _MODULES = Path(__file__).resolve().parent
-_COMMAND = "github.com/lightningnetwork/lnd/cmd/lnd"
+_COMMANDS: dict[Tool, str] = {
+    "lnd": "github.com/lightningnetwork/lnd/cmd/lnd",
+    "lncli": "github.com/lightningnetwork/lnd/cmd/lncli",
+    "btcd": "github.com/btcsuite/btcd",
+}
+_TOOLS: dict[str, tuple[Tool, ...]] = {"0.21": ("lnd", "lncli", "btcd"), "0.20": ("lnd",)}
 _TAGS = "signrpc walletrpc peersrpc routerrpc"
 
 
-class BuildError(Exception):
-    """An LND could not be built; the text says what to do about it."""
-
-
-def cache_dir() -> Path:
-    """Where binaries are kept: `SIDECAR_CACHE`, or a folder of ours in the user's cache."""
-    if chosen := os.environ.get("SIDECAR_CACHE"):
-        return Path(chosen).expanduser().resolve()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "static-invoice-sidecar"
-
-
-def binary_path(version: str) -> Path:
+def binary_path(version: str, tool: Tool = "lnd") -> Path:
     """The one place a build of this module with this Go belongs: whatever changes, the name changes."""
     module = _module(version)
-    digest = hashlib.sha256()
-    for part in ((module / "go.mod").read_bytes(), (module / "go.sum").read_bytes(), _go_version(module)):
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return cache_dir() / f"lnd-{version}-{digest.hexdigest()[:16]}"
+    if tool not in _TOOLS[version]:
+        raise BuildError(f"the module of LND {version} has no {tool}; it has {', '.join(_TOOLS[version])}")
+    parts = ((module / "go.mod").read_bytes(), (module / "go.sum").read_bytes(), _go_version(module))
+    name = "lnd" if tool == "lnd" else f"{tool}-lnd"
+    return cache_dir() / f"{name}-{version}-{digest_of(parts)}"
 
 
-def ensure(version: str) -> Path:
-    """The binary of this LND, built when it is not there yet (some minutes the first time)."""
-    target = binary_path(version)
+def ensure(version: str, tool: Tool = "lnd") -> Path:
+    """The binary of this LND or of a tool beside it, built when it is not there yet (LND: some minutes)."""
+    target = binary_path(version, tool)
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(target.with_name(target.name + ".lock")):
+    with lock(target.with_name(target.name + ".lock")):
         # Another process may have built it while this one waited for the lock.
         if not target.exists():
-            _build(_module(version), target)
+            _build(_module(version), tool, target)
     return target
 
 
@@ -71,37 +65,23 @@ def _go() -> str:
 
 def _go_version(module: Path) -> bytes:
     # Asked inside the module: its `go` line may make Go choose another toolchain.
-    return _run([_go(), "env", "GOVERSION", "GOOS", "GOARCH"], module).stdout
+    return run([_go(), "env", "GOVERSION", "GOOS", "GOARCH"], module).stdout
 
 
-def _build(module: Path, target: Path) -> None:
+def _build(module: Path, tool: Tool, target: Path) -> None:
     # Built beside its place and renamed, so that a build cut short is never taken for a binary.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as scratch:
-        output = Path(scratch) / "lnd"
-        _run([_go(), "build", "-mod=readonly", "-tags", _TAGS, "-o", str(output), _COMMAND], module)
+        output = Path(scratch) / tool
+        run([_go(), "build", "-mod=readonly", "-tags", _TAGS, "-o", str(output), _COMMANDS[tool]], module)
         output.rename(target)
 
 
-def _run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, check=False)
-    if done.returncode:
-        tail = done.stderr.decode(errors="replace")[-4000:]
-        raise BuildError(f"`{' '.join(command)}` failed in {cwd}:\n{tail}")
-    return done
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def main() -> int:
-    """Build every LND and print its path."""
+    """Build every LND and its tools, and print their paths."""
     try:
         for version in VERSIONS:
-            print(ensure(version), flush=True)
+            for tool in _TOOLS[version]:
+                print(ensure(version, tool), flush=True)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,15 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from sidecar.adapters import permissions
 from sidecar.core import offers, paths
 from sidecar.core.model import Family
 from tests.harness.asserting import met_with_silence, until
+from tests.harness.beside import URIS
 from tests.harness.lnd_process import LndProcess
 from tests.harness.payer import InvoiceErrorReceived, Payer
 from tests.harness.sidecar_process import CommandFailed, SidecarProcess
@@ -19,23 +18,6 @@ from tests.harness.story import a_sleeping_wallet_is_served
 from tests.harness.wallet import Wallet
 
 pytestmark = pytest.mark.real
-
-URIS = {"native": permissions.NATIVE, "custom": permissions.CUSTOM}
-
-
-@pytest.fixture(params=["native", "custom"])
-async def lnd(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LndProcess]:
-    """A real LND of each kind."""
-    async with LndProcess(request.param, tmp_path / "lnd") as process:
-        yield process
-
-
-@pytest.fixture
-async def sidecar(lnd: LndProcess, tmp_path: Path) -> AsyncIterator[SidecarProcess]:
-    """`sidecar serve` with a macaroon that allows just what `macaroon-permissions` prints."""
-    macaroon = await lnd.bake(URIS[lnd.kind])
-    async with SidecarProcess(tmp_path / "sidecar", lnd, macaroon=macaroon) as process:
-        yield process
 
 
 @pytest.mark.parametrize("family", list(Family))
@@ -187,7 +169,7 @@ async def test_in_custom_mode_other_peoples_messages_are_forwarded(tmp_path: Pat
         assert (arrived.path_id, arrived.payload.content) == (b"hello", b"an odd type")
 
 
-@pytest.mark.parametrize("lnd", ["native"], indirect=True)
+@pytest.mark.parametrize("lnd", ["LND 0.21"], indirect=True)
 async def test_a_flooded_offer_leaves_the_others_alone(lnd: LndProcess, sidecar: SidecarProcess) -> None:
     """Each offer has its own limit: 30 requests at once for one are cut, another's is answered."""
     stage = Stage(lnd)
