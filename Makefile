@@ -1,23 +1,30 @@
 # Every target sets up what it needs: Python 3.11 or later is enough for all but `test-real`
-# and `demo LND=native|custom`, which build a real LND with Go.
+# and `demo LND=native|custom`, which build a real LND with Go, and `test-ldk`, which builds LDK
+# peers with Rust as well.
 PYTHON ?= python3
 LND ?= simulated
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-real lint demo protos clean
+.PHONY: test test-real test-ldk lint lint-rust demo protos clean
 
 test: lint
-	$(BIN)/pytest -m "not real"
+	$(BIN)/pytest -m "not real and not ldk"
 
 test-real: $(READY)
 	$(BIN)/pytest -m real
+
+test-ldk: lint-rust
+	$(BIN)/pytest -m ldk
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lint-rust: $(READY)
+	$(BIN)/python -m tests.ldk.build lint
 
 demo: $(READY)
 	$(BIN)/python -m tests.demo --lnd $(LND)

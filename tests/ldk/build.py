@@ -1,0 +1,114 @@
+"""The peers made of rust-lightning: built by cargo from the packages here, and kept in a cache.
+
+`python -m tests.ldk.build` builds all of them and prints where they are; with `lint` it checks them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.harness.building import BuildError, cache_dir, digest_of, lock, run
+
+VERSIONS = ("0.2", "0.3")
+NODE = "ldk-node"
+_FOLDER = Path(__file__).resolve().parent
+_CARGO_TARGET = "cargo"
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """What cargo is told."""
+
+    directory: Path
+    features: tuple[str, ...]
+    binary: str
+
+    def cargo(self, *command: str) -> None:
+        """Run it here, with these features and no default ones."""
+        features = ["--features", ",".join(self.features)] if self.features else []
+        arguments = [command[0], "--locked", "--no-default-features", *features, *command[1:]]
+        # One folder for all packages and features, so that dependencies are compiled once.
+        target = {"CARGO_TARGET_DIR": str(cache_dir() / _CARGO_TARGET)}
+        run([_tool("cargo"), *arguments], self.directory, target)
+
+
+_PACKAGES = {
+    "0.2": _Package(_FOLDER, ("ldk-0_2",), "ldk-peer"),
+    "0.3": _Package(_FOLDER, ("ldk-0_3",), "ldk-peer"),
+    NODE: _Package(_FOLDER / "node", (), "ldk-node-wallet"),
+}
+
+
+def ensure(name: str) -> Path:
+    """The peer of LDK 0.2 or 0.3, or NODE: built when it is not there yet (some minutes the first time)."""
+    if name not in _PACKAGES:
+        raise BuildError(f"no LDK {name} here; there are {', '.join(_PACKAGES)}")
+    package = _PACKAGES[name]
+    target = _binary_path(package)
+    if target.exists():
+        return target
+    with lock(target.with_name(target.name + ".lock")):
+        # Another process may have built it while this one waited for the lock.
+        if not target.exists():
+            _build(package, target)
+    return target
+
+
+def _binary_path(package: _Package) -> Path:
+    parts = [",".join(package.features).encode()]
+    parts += [(package.directory / name).read_bytes() for name in ("Cargo.toml", "Cargo.lock")]
+    for source in sorted((package.directory / "src").rglob("*.rs")):
+        parts += [source.relative_to(package.directory).as_posix().encode(), source.read_bytes()]
+    # Asked inside the package: a toolchain file there may choose another compiler.
+    parts.append(run([_tool("rustc"), "-vV"], package.directory).stdout)
+    name = "-".join([package.binary, *package.features])
+    return cache_dir() / f"{name}-{digest_of(parts)}"
+
+
+def _build(package: _Package, target: Path) -> None:
+    # The finished binary has one name in cargo's folder for all features: it is copied away under a lock.
+    with (
+        lock(cache_dir() / f"{_CARGO_TARGET}.lock"),
+        tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as scratch,
+    ):
+        package.cargo("build", "--bin", package.binary)
+        copy = Path(scratch) / package.binary
+        shutil.copy2(cache_dir() / _CARGO_TARGET / "debug" / package.binary, copy)
+        copy.rename(target)
+
+
+def _lint() -> None:
+    for directory in sorted({package.directory for package in _PACKAGES.values()}):
+        run([_tool("cargo"), "fmt", "--check"], directory)
+    for package in _PACKAGES.values():
+        package.cargo("clippy", "--quiet", "--", "-D", "warnings")
+
+
+def _tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise BuildError(f"the tests with LDK need Rust to build it: `{name}` is not on the PATH")
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Build every peer and print its path; or, told to `lint`, check format and clippy."""
+    try:
+        if list(arguments) == ["lint"]:
+            _lint()
+            return 0
+        for name in _PACKAGES:
+            print(ensure(name), flush=True)
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
