@@ -12,10 +12,14 @@ READY := $(VENV)/.ready
 test: lint
 	$(BIN)/pytest -m "not real and not ldk"
 
+# Built before pytest, whose time limit is for tests.
 test-real: $(READY)
+	$(BIN)/python -m tests.lnd.build
 	$(BIN)/pytest -m real
 
 test-ldk: lint-rust
+	$(BIN)/python -m tests.lnd.build
+	$(BIN)/python -m tests.ldk.build
 	$(BIN)/pytest -m ldk
 
 lint: $(READY)
