@@ -15,9 +15,10 @@ from pathlib import Path
 from sidecar.core import offers, paths
 from sidecar.core.model import Family
 from sidecar.core.offers import Offer
+from tests.harness.lnd_process import VERSIONS, Kind
 from tests.harness.payer import Payer
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.stage import VERSIONS, Kind, Stage, real, simulated
+from tests.harness.stage import Stage, real, simulated
 from tests.harness.wallet import Wallet
 
 STORY_TIMEOUT = 60

@@ -12,12 +12,8 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from tests.harness.daemon import Daemon
-from tests.harness.lnd_process import free_port
+from tests.harness.daemon import Daemon, free_port
 from tests.lnd import build
-
-VERSION = "0.21"
-"""The LND whose module pins it; it serves the other LNDs too."""
 
 # All coins are mined to the script OP_TRUE, which anybody may spend: so btcd needs no wallet, and no
 # second start with an address of one.
@@ -53,7 +49,7 @@ class Btcd(Daemon):
 
     async def start(self) -> None:
         """Start it, and wait until its RPC answers."""
-        binary = await asyncio.to_thread(build.ensure, VERSION, "btcd")
+        binary = await asyncio.to_thread(build.ensure, build.TOOLS_VERSION, "btcd")
         await self._launch(binary, self._arguments())
 
     def _arguments(self) -> list[str]:

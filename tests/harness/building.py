@@ -6,7 +6,8 @@ import fcntl
 import hashlib
 import os
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +42,21 @@ def run(
         tail = done.stderr.decode(errors="replace")[-4000:]
         raise BuildError(f"`{' '.join(command)}` failed in {cwd}:\n{tail}")
     return done
+
+
+def kept(target: Path, build: Callable[[Path], None]) -> Path:
+    """The binary at `target`, built when it is not there yet: `build` is given where to write it."""
+    if target.exists():
+        return target
+    with lock(target.with_name(target.name + ".lock")):
+        # Another process may have built it while this one waited for the lock.
+        if not target.exists():
+            # Built beside its place and renamed, so that a build cut short is never taken for a binary.
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as scratch:
+                output = Path(scratch) / target.name
+                build(output)
+                output.rename(target)
+    return target
 
 
 @contextmanager

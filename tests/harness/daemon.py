@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from pathlib import Path
-from types import TracebackType
-from typing import IO, ClassVar, Self
+from typing import IO, ClassVar
+
+from tests.harness.running import Running
 
 
-class Daemon:
+class Daemon(Running):
     """What all of them share; a subclass says how it starts. May be stopped and started again."""
 
     _stop_signal: ClassVar[signal.Signals]
@@ -22,15 +24,6 @@ class Daemon:
         self.directory = directory
         self._process: asyncio.subprocess.Process | None = None
         self._log: IO[bytes] | None = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     @property
     def log_path(self) -> Path:
@@ -46,10 +39,6 @@ class Daemon:
     def log_tail(self, lines: int = 30) -> str:
         """The end of what it printed."""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
-
-    async def start(self) -> None:
-        """Start it, and wait until it can be used."""
-        raise NotImplementedError
 
     async def _launch(self, binary: Path, arguments: list[str]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -88,3 +77,11 @@ class Daemon:
         self._process = None
         if self._log is not None:
             self._log.close()
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

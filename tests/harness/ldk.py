@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal
 
 from tests.harness.events import WAIT_SECONDS, Event, Events
+from tests.harness.running import Running
 from tests.ldk import build
 
 __all__ = ["Event", "LdkPeer", "Version"]
@@ -20,7 +20,7 @@ _STOP_SECONDS = 5.0
 _LINE_LIMIT = 16 * 1024 * 1024
 
 
-class LdkPeer(Events):
+class LdkPeer(Events, Running):
     """A running LDK node: `async with LdkPeer("0.2", folder) as peer: ...`.
 
     LDK's timer stands still but for `tick`. A node that listens is a server: if nothing else is said,
@@ -58,21 +58,12 @@ class LdkPeer(Events):
         self._reader: asyncio.Task[None] | None = None
         self._log: IO[bytes] | None = None
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.quit()
-
     def binary(self) -> Path:
         """The program, built when it is not there yet."""
         return build.ensure(self.version)
 
     async def start(self) -> None:
-        """Start it, or start it again after `kill` or `quit`: same seed, same state, same `events`."""
+        """Start it, or start it again after `kill` or `stop`: same seed, same state, same `events`."""
         since = self.mark()
         binary = await asyncio.to_thread(self.binary)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,6 +139,12 @@ class LdkPeer(Events):
         """Give it the paths to its static invoice server (`u16 count ‖ paths`), as an operator does."""
         text = paths if isinstance(paths, str) else paths.hex()
         return await self._asked(f"paths {text}", "paths_set", ok=True)
+
+    async def set_up(self, paths: str, node_id: bytes, port: int) -> str:
+        """A wallet from its server's paths to an offer that is ready."""
+        await self.set_paths(paths)
+        await self.connect(node_id, port)
+        return await self.next_offer()
 
     async def next_offer(self, timeout: float = WAIT_SECONDS) -> str:
         """The next async receive offer that was not shown yet. LDK marks it used."""
@@ -235,7 +232,7 @@ class LdkPeer(Events):
 
     # The end
 
-    async def quit(self) -> None:
+    async def stop(self) -> None:
         """End it in order, its state written; killed when that takes too long."""
         if (process := self._process) is None:
             return

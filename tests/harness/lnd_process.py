@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -17,7 +16,7 @@ from sidecar.rpc import lightning_pb2 as ln
 from sidecar.rpc import lightning_pb2_grpc as ln_rpc
 from sidecar.rpc import state_pb2 as state
 from sidecar.rpc import state_pb2_grpc as state_rpc
-from tests.harness.daemon import Daemon
+from tests.harness.daemon import Daemon, free_port
 from tests.lnd import build
 
 Kind = Literal["native", "custom"]
@@ -33,9 +32,7 @@ _FLAGS: dict[Kind, tuple[str, ...]] = {
         "--protocol.custom-nodeann=39",
     ),
 }
-_VERSIONS: dict[Kind, str] = {"native": "0.21", "custom": "0.20"}
-# One lncli serves all LNDs.
-_LNCLI_VERSION = "0.21"
+VERSIONS: dict[Kind, str] = {"native": "0.21", "custom": "0.20"}
 _START_SECONDS = 60.0
 # A node on loopback is up within a second: gRPC's default back-off would double that.
 _CHANNEL_OPTIONS = (
@@ -120,7 +117,7 @@ class LndProcess(Daemon):
     async def start(self) -> None:
         """Start it and wait until it serves: SERVER_ACTIVE, or with no wallet until it says so."""
         if self._binary is None:
-            self._binary = await asyncio.to_thread(build.ensure, _VERSIONS[self.kind])
+            self._binary = await asyncio.to_thread(build.ensure, VERSIONS[self.kind])
         await self._launch(self._binary, self._arguments())
 
     async def restart(self, kind: Kind | None = None) -> None:
@@ -149,7 +146,7 @@ class LndProcess(Daemon):
 
     async def lncli(self, *arguments: str) -> Any:
         """Run `lncli …` with the admin macaroon; what it printed, parsed. Raises LndError."""
-        binary = await asyncio.to_thread(build.ensure, _LNCLI_VERSION, "lncli")
+        binary = await asyncio.to_thread(build.ensure, build.TOOLS_VERSION, "lncli")
         process = await asyncio.create_subprocess_exec(
             binary,
             f"--lnddir={self.directory}",
@@ -240,14 +237,6 @@ class _Macaroon(grpc.AuthMetadataPlugin):
 
     def __call__(self, _: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
         callback(self._metadata, None)
-
-
-def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def _states(channel: grpc.aio.Channel) -> AsyncIterator[int]:

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from tests.harness.running import Running
+
 START_TIMEOUT = 30
 """Seconds until the ready line must have come."""
 
@@ -34,7 +36,7 @@ class CommandFailed(Exception):
     """A `sidecar` command ended with a non-zero exit; `args` are its exit code and stderr."""
 
 
-class SidecarProcess:
+class SidecarProcess(Running):
     """`sidecar serve` with a data directory; may be killed and started again."""
 
     def __init__(
@@ -64,13 +66,6 @@ class SidecarProcess:
             yield process
         finally:
             await process.stop()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
 
     @property
     def pid(self) -> int:

@@ -10,8 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -22,6 +21,7 @@ from sidecar.rpc import signer_pb2_grpc as signer_grpc
 from sidecar.rpc import state_pb2 as state
 from sidecar.rpc import state_pb2_grpc as state_grpc
 from tests.harness.certificates import self_signed
+from tests.harness.running import Running
 from tests.harness.sim_node import Broadcast, Mode, SimChannel, SimGraphNode, SimLink, SimNode
 from tests.harness.sim_services import Gate, LightningService, SignerService, StateService
 
@@ -36,7 +36,7 @@ _REFUSALS = {
 }
 
 
-class SimulatedLnd:
+class SimulatedLnd(Running):
     """`async with SimulatedLnd(folder, "native") as sim: ...`; tls.cert and macaroon lie in the folder."""
 
     def __init__(
@@ -91,15 +91,6 @@ class SimulatedLnd:
     def mode(self) -> Mode:
         """Which kind of LND it plays."""
         return self.node.mode
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     async def start(self, *, locked: bool = False) -> None:
         """Listen; on the same port each time. `locked`: with the wallet locked."""

@@ -5,20 +5,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from sidecar.core import paths
 from sidecar.core.model import Family
 from tests.harness import bolt8
 from tests.harness.link import Link
-from tests.harness.lnd_process import LndProcess
+from tests.harness.lnd_process import Kind, LndProcess
 from tests.harness.payer import Payer
 from tests.harness.sidecar_process import LndFiles, SidecarProcess
 from tests.harness.sim_lnd import SimulatedLnd
 from tests.harness.wallet import Wallet
-
-Kind = Literal["native", "custom"]
-VERSIONS: dict[Kind, str] = {"native": "0.21", "custom": "0.20"}
 
 
 class Lnd(LndFiles, Protocol):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tests.harness.building import BuildError, cache_dir, digest_of, lock, run
+from tests.harness.building import BuildError, cache_dir, digest_of, kept, lock, run
 
 VERSIONS = ("0.2", "0.3")
 NODE = "ldk-node"
@@ -49,14 +49,7 @@ def ensure(name: str) -> Path:
     if name not in _PACKAGES:
         raise BuildError(f"no LDK {name} here; there are {', '.join(_PACKAGES)}")
     package = _PACKAGES[name]
-    target = _binary_path(package)
-    if target.exists():
-        return target
-    with lock(target.with_name(target.name + ".lock")):
-        # Another process may have built it while this one waited for the lock.
-        if not target.exists():
-            _build(package, target)
-    return target
+    return kept(_binary_path(package), partial(_build, package))
 
 
 def _binary_path(package: _Package) -> Path:
@@ -70,16 +63,11 @@ def _binary_path(package: _Package) -> Path:
     return cache_dir() / f"{name}-{digest_of(parts)}"
 
 
-def _build(package: _Package, target: Path) -> None:
+def _build(package: _Package, output: Path) -> None:
     # The finished binary has one name in cargo's folder for all features: it is copied away under a lock.
-    with (
-        lock(cache_dir() / f"{_CARGO_TARGET}.lock"),
-        tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as scratch,
-    ):
+    with lock(cache_dir() / f"{_CARGO_TARGET}.lock"):
         package.cargo("build", "--bin", package.binary)
-        copy = Path(scratch) / package.binary
-        shutil.copy2(cache_dir() / _CARGO_TARGET / "debug" / package.binary, copy)
-        copy.rename(target)
+        shutil.copy2(cache_dir() / _CARGO_TARGET / "debug" / package.binary, output)
 
 
 def _lint() -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 from tests.harness.beside import sidecar_beside
 from tests.harness.btcd import Btcd
 from tests.harness.chain import Gossiping, Regtest
-from tests.harness.lnd_process import LndProcess
+from tests.harness.lnd_process import Kind, LndProcess
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.stage import Kind, Stage
+from tests.harness.stage import Stage
 
 ON_DEFAULT_FLAGS: tuple[str, ...] = ()
 

@@ -86,9 +86,8 @@ class Story:
     async def offer_ready(self) -> None:
         """From the printed request paths to an offer."""
         added = await self.sidecar.json("client", "add", "alice")
-        await self.wallet.set_paths(added["paths"])
-        await self.connect()
-        self.offers.append(await self.wallet.next_offer())
+        node = self.lnd.node_id, self.lnd.p2p_port
+        self.offers.append(await self.wallet.set_up(added["paths"], *node))
 
     async def second_slot(self) -> None:
         """The wallet's next tick fills the next slot."""

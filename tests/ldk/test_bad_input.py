@@ -21,9 +21,7 @@ SLOT_0_IN_LDKS_FORM = "0400020000"
 
 async def set_up(wallet: LdkPeer, lnd: LndProcess, paths: str) -> str:
     """A wallet's offer, ready."""
-    await wallet.set_paths(paths)
-    await wallet.connect(lnd.node_id, lnd.p2p_port)
-    return await wallet.next_offer()
+    return await wallet.set_up(paths, lnd.node_id, lnd.p2p_port)
 
 
 async def is_served(offer: str, lnd: LndProcess, folder: Path, *, clock: int = 0) -> None:

@@ -8,10 +8,9 @@ import pytest
 
 from tests.harness.beside import LNDS, sidecar_beside
 from tests.harness.ldk import LdkPeer
-from tests.harness.lnd_process import LndProcess
-from tests.harness.matrix import Cell, Matrix
+from tests.harness.lnd_process import Kind, LndProcess
+from tests.harness.matrix import Cell, Matrix, Row
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.stage import Kind
 from tests.ldk.build import VERSIONS
 from tests.ldk.story import Story
 
@@ -77,39 +76,32 @@ async def test_each_of_many_wallets_and_payers_is_served(
     server: str, wallet: str, payer: str, matrix: Matrix, tmp_path: Path
 ) -> None:
     """A hundred new wallets get their offer ready and a hundred payers their invoice: none is left out."""
-    row = matrix.row(Cell(server, wallet, payer))
+    cell = Cell(server, wallet, payer)
     async with served(LNDS[server], tmp_path, UNLIMITED) as (lnd, sidecar):
         added = await sidecar.json("client", "add", "alice")
-        for number in range(SAMPLES):
-            async with LdkPeer(wallet, tmp_path / f"wallet-{number}") as peer:
-                await peer.set_paths(added["paths"])
-                connected = await peer.connect(lnd.node_id, lnd.p2p_port)
-                ready = await peer.offer()
-                row.offer_ms.append((ready["us"] - connected["us"]) / 1_000)
-        offer = ready["offer"]
-        for number in range(SAMPLES):
-            async with LdkPeer(payer, tmp_path / f"payer-{number}") as peer:
-                await peer.connect(lnd.node_id, lnd.p2p_port)
-                asked = await peer.pay(offer)
-                answered = await peer.got("static_invoice")
-                row.invoice_ms.append((answered["us"] - asked["us"]) / 1_000)
+        await take_times(cell, matrix.row(cell), added["paths"], (lnd.node_id, lnd.p2p_port), tmp_path)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_ldks_own_server_is_the_yardstick(version: str, matrix: Matrix, tmp_path: Path) -> None:
     """Wallets and payers at LDK's own server, which keeps all in memory: figures to hold ours against."""
-    row = matrix.row(Cell(f"LDK {version} itself", version, version))
+    cell = Cell(f"LDK {version} itself", version, version)
     async with LdkPeer(version, tmp_path / "server", listen=True) as server:
-        request_paths = await server.recipient(b"alice")
-        for number in range(SAMPLES):
-            async with LdkPeer(version, tmp_path / f"wallet-{number}") as peer:
-                await peer.set_paths(request_paths)
-                connected = await peer.connect(server.node_id, server.port)
-                ready = await peer.offer()
-                row.offer_ms.append((ready["us"] - connected["us"]) / 1_000)
-        for number in range(SAMPLES):
-            async with LdkPeer(version, tmp_path / f"payer-{number}") as peer:
-                await peer.connect(server.node_id, server.port)
-                asked = await peer.pay(ready["offer"])
-                answered = await peer.got("static_invoice")
-                row.invoice_ms.append((answered["us"] - asked["us"]) / 1_000)
+        paths = await server.recipient(b"alice")
+        await take_times(cell, matrix.row(cell), paths, (server.node_id, server.port), tmp_path)
+
+
+async def take_times(cell: Cell, row: Row, paths: str, node: tuple[bytes, int], folder: Path) -> None:
+    """New wallets that have their server's paths, then new payers of the last one's offer, at one node."""
+    for number in range(SAMPLES):
+        async with LdkPeer(cell.wallet, folder / f"wallet-{number}") as wallet:
+            await wallet.set_paths(paths)
+            connected = await wallet.connect(*node)
+            ready = await wallet.offer()
+            row.offer_ms.append((ready["us"] - connected["us"]) / 1_000)
+    for number in range(SAMPLES):
+        async with LdkPeer(cell.payer, folder / f"payer-{number}") as payer:
+            await payer.connect(*node)
+            asked = await payer.pay(ready["offer"])
+            answered = await payer.got("static_invoice")
+            row.invoice_ms.append((answered["us"] - asked["us"]) / 1_000)

@@ -34,9 +34,7 @@ async def server(version: str, tmp_path: Path) -> AsyncIterator[LdkPeer]:
 
 async def set_up(wallet: LdkPeer, server: LdkPeer) -> str:
     """A wallet's offer, ready."""
-    await wallet.set_paths(await server.recipient(b"alice"))
-    await wallet.connect(server.node_id, server.port)
-    return await wallet.next_offer()
+    return await wallet.set_up(await server.recipient(b"alice"), server.node_id, server.port)
 
 
 async def test_ldks_own_server_serves_a_wallet_and_a_payer(
@@ -122,7 +120,7 @@ async def test_a_payer_is_told_of_a_request_that_nobody_answers(
     """With nobody to answer, LDK gives up after two ticks, and says why."""
     async with LdkPeer(version, tmp_path / "wallet") as wallet:
         offer = await set_up(wallet, server)
-    await server.quit()
+    await server.stop()
     async with (
         LdkPeer(version, tmp_path / "other", listen=True) as other,
         LdkPeer(version, tmp_path / "payer") as payer,

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness.ldk import LdkPeer
-from tests.harness.lnd_process import LndProcess
+from tests.harness.lnd_process import Kind, LndProcess
 from tests.harness.matrix import Matrix
 from tests.harness.sidecar_process import SidecarProcess
-from tests.harness.stage import Kind
 from tests.ldk.build import VERSIONS
 
 pytestmark = pytest.mark.ldk

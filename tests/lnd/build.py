@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tests.harness.building import BuildError, cache_dir, digest_of, lock, run
+from tests.harness.building import BuildError, cache_dir, digest_of, kept, run
 
 VERSIONS = ("0.21", "0.20")
+TOOLS_VERSION = "0.21"
+"""The one whose module has the further tools."""
+
 Tool = Literal["lnd", "lncli", "btcd"]
 _MODULES = Path(__file__).resolve().parent
 _COMMANDS: dict[Tool, str] = {
@@ -24,7 +27,7 @@ _COMMANDS: dict[Tool, str] = {
     "lncli": "github.com/lightningnetwork/lnd/cmd/lncli",
     "btcd": "github.com/btcsuite/btcd",
 }
-_TOOLS: dict[str, tuple[Tool, ...]] = {"0.21": ("lnd", "lncli", "btcd"), "0.20": ("lnd",)}
+_TOOLS: dict[str, tuple[Tool, ...]] = {TOOLS_VERSION: ("lnd", "lncli", "btcd"), "0.20": ("lnd",)}
 _TAGS = "signrpc walletrpc peersrpc routerrpc"
 
 
@@ -40,14 +43,7 @@ def binary_path(version: str, tool: Tool = "lnd") -> Path:
 
 def ensure(version: str, tool: Tool = "lnd") -> Path:
     """The binary of this LND or of a tool beside it, built when it is not there yet (LND: some minutes)."""
-    target = binary_path(version, tool)
-    if target.exists():
-        return target
-    with lock(target.with_name(target.name + ".lock")):
-        # Another process may have built it while this one waited for the lock.
-        if not target.exists():
-            _build(_module(version), tool, target)
-    return target
+    return kept(binary_path(version, tool), partial(_build, _module(version), tool))
 
 
 def _module(version: str) -> Path:
@@ -68,12 +64,8 @@ def _go_version(module: Path) -> bytes:
     return run([_go(), "env", "GOVERSION", "GOOS", "GOARCH"], module).stdout
 
 
-def _build(module: Path, tool: Tool, target: Path) -> None:
-    # Built beside its place and renamed, so that a build cut short is never taken for a binary.
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as scratch:
-        output = Path(scratch) / tool
-        run([_go(), "build", "-mod=readonly", "-tags", _TAGS, "-o", str(output), _COMMANDS[tool]], module)
-        output.rename(target)
+def _build(module: Path, tool: Tool, output: Path) -> None:
+    run([_go(), "build", "-mod=readonly", "-tags", _TAGS, "-o", str(output), _COMMANDS[tool]], module)
 
 
 def main() -> int:

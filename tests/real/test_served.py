@@ -10,10 +10,10 @@ from sidecar.core import offers, paths
 from sidecar.core.model import Family
 from tests.harness.asserting import met_with_silence, until
 from tests.harness.beside import URIS
-from tests.harness.lnd_process import LndProcess
+from tests.harness.lnd_process import Kind, LndProcess
 from tests.harness.payer import InvoiceErrorReceived, Payer
 from tests.harness.sidecar_process import CommandFailed, SidecarProcess
-from tests.harness.stage import Kind, Stage
+from tests.harness.stage import Stage
 from tests.harness.story import a_sleeping_wallet_is_served
 from tests.harness.wallet import Wallet
 
