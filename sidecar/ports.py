@@ -1,10 +1,12 @@
 """What the service needs from the world, as Protocols: adapters fulfil them, tests may too."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sidecar.core.model import Client, Loaded, StoredInvoice, Usage
+from sidecar.core.mailbox import Kept, Letter, MailLimits, MailUse
+from sidecar.core.model import BoundBy, Client, Loaded, StoredInvoice, TimestampForm, Usage
+from sidecar.core.webhooks import Delivery, Webhook, WebhookSet, WebhookState
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,41 @@ class OnionTransport(Protocol):
         """Hand an onion message to a connected peer. Raises PeerNotConnected, LndUnavailable."""
 
 
+@dataclass(frozen=True, slots=True)
+class PeersNow:
+    """All peers that LND is connected to; what was known of them before may be wrong."""
+
+    nodes: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """A peer came, or went. One that is said to come twice has a new connection."""
+
+    node_id: bytes
+    online: bool
+
+
+class Peers(Protocol):
+    """LND's connections."""
+
+    def receive(self) -> AsyncIterator[PeersNow | PeerChange]:
+        """PeersNow first, and after each restart of LND; then every change."""
+
+    async def bytes_received(self) -> Mapping[bytes, int]:
+        """Bytes from each connected peer on its present connection. Raises LndUnavailable."""
+
+
+class LspsTransport(Protocol):
+    """LSPS messages in and out of LND: the payloads of custom messages 37913."""
+
+    def receive(self) -> AsyncIterator[tuple[bytes, bytes]]:
+        """(peer, payload) of each message that reaches LND."""
+
+    async def send(self, peer: bytes, payload: bytes) -> None:
+        """Hand up to 65,533 bytes to a connected peer. Raises PeerNotConnected, LndUnavailable."""
+
+
 class Graph(Protocol):
     """What LND knows of channels and peers."""
 
@@ -60,6 +97,12 @@ class Graph(Protocol):
 
     async def relays_to(self, node_id: bytes) -> Sequence[bytes]:
         """Connected channel peers that speak onion messages and have a channel with `node_id`."""
+
+    async def has_channel(self, node_id: bytes) -> bool:
+        """Whether LND has a channel with the node. Raises LndUnavailable."""
+
+    async def is_announced(self, node_id: bytes) -> bool:
+        """Whether the node has announced itself to the network. Raises LndUnavailable."""
 
     async def dial(self, node_id: bytes) -> None:
         """Connect to a node at its announced address, within a budget. Raises NoRoute."""
@@ -82,7 +125,7 @@ class Store(Protocol):
         """
 
     async def add_client(self, client: Client) -> None:
-        """Keep a new client. Raises NameTaken."""
+        """Keep a new client, bound to its node if it has one. Raises NameTaken, NodeTaken."""
 
     async def list_clients(self) -> Sequence[tuple[Client, Usage]]:
         """All clients with their use, by name."""
@@ -97,10 +140,104 @@ class Store(Protocol):
         """Raise the generation of the client's request paths. Raises NoSuchClient."""
 
     async def revoke_client(self, client_id: bytes) -> Client:
-        """Mark the client revoked and drop its invoices. Raises NoSuchClient."""
+        """Mark the client revoked, drop its invoices and mail, free its node. Raises NoSuchClient."""
 
     async def remove_client(self, client_id: bytes) -> None:
         """Forget the client and all that is its own. Raises NoSuchClient."""
+
+    async def bindings(self) -> Mapping[bytes, bytes]:
+        """The client_id of each node that is bound to a client, by node id."""
+
+    async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
+        """Say which node a client is; None: not known (any more).
+
+        The operator's word replaces whatever was there. What is learnt fills only a gap: raises
+        BoundOtherwise when the client has another node already. Raises NodeTaken when the node is
+        another client's, NoSuchClient (also for a revoked one).
+        """
+
+    async def set_timestamps(self, client_id: bytes, form: TimestampForm | None) -> Client:
+        """Choose how the client's notifications are dated. Raises NoSuchClient."""
+
+
+class MailStore(Protocol):
+    """Mailboxes, as durable as invoices. Every method raises StoreUnavailable."""
+
+    async def keep(self, client_id: bytes, letter: Letter, limits: MailLimits, room: int) -> Kept:
+        """Put a letter last in its queue; return once it is on disk.
+
+        Past `limits` of its queue, or past `room` more bytes, the oldest letters of the heaviest
+        sender in that queue are dropped, the new letter counted among them. Letters older than the
+        TTL are gone. Raises UnknownClient, ClientRevoked, and MailboxFull when the letter itself
+        is what would be dropped (nothing is changed then).
+        """
+
+    async def mail(self, client_id: bytes) -> Sequence[tuple[int, Letter]]:
+        """All letters of a client with their numbers, in the order in which they were kept."""
+
+    async def drop_mail(self, client_id: bytes, numbers: Sequence[int]) -> MailUse:
+        """Forget letters that arrived; numbers that are not there are let be."""
+
+    async def mail_uses(self) -> Mapping[bytes, MailUse]:
+        """What each client's mailbox held when it was last touched: approximate."""
+
+
+class WebhookStore(Protocol):
+    """Webhooks by node id. Every method raises StoreUnavailable."""
+
+    async def set_webhook(self, node_id: bytes, webhook: Webhook, most: int) -> WebhookSet:
+        """Insert a webhook or replace the one of its name; return once it is on disk.
+
+        One with the same URL keeps its state, but for a pause that failures brought. Raises
+        TooManyWebhooks with nothing changed when a new one would be more than `most`.
+        """
+
+    async def webhooks(self, node_id: bytes) -> Sequence[Webhook]:
+        """A node's webhooks by name."""
+
+    async def remove_webhook(self, node_id: bytes, app_name: str) -> None:
+        """Forget a webhook. Raises NoSuchWebhook."""
+
+    async def note_state(self, node_id: bytes, webhook: Webhook, state: WebhookState) -> None:
+        """Remember how a webhook fares, if it is still there with that URL; `paused` is let be."""
+
+    async def pause_webhook(self, node_id: bytes, app_name: str, *, paused: bool) -> None:
+        """Stop using a webhook, or use it again (which forgets its failures). Raises NoSuchWebhook."""
+
+    async def log_delivery(self, node_id: bytes, delivery: Delivery) -> None:
+        """Remember what became of a notification; the last 50 are kept for 30 days."""
+
+    async def deliveries(self, node_id: bytes) -> Sequence[Delivery]:
+        """What became of a node's last notifications, newest first."""
+
+    async def webhook_nodes(self) -> Mapping[bytes, int | None]:
+        """Every node with webhooks, and since when (seconds) nothing has spoken for keeping them."""
+
+    async def mark_unneeded(self, node_id: bytes, since: int | None) -> None:
+        """Remember since when nothing speaks for keeping a node's webhooks; None: something does."""
+
+    async def forget_webhooks(self, node_id: bytes) -> None:
+        """Forget a node's webhooks and deliveries."""
+
+
+class MessageSigner(Protocol):
+    """LND's own signature over a text."""
+
+    async def sign_message(self, text: bytes) -> str:
+        """The zbase32 form of LND's signature of a text (LSPS0.ln_signature). Raises LndUnavailable."""
+
+
+class Notifier(Protocol):
+    """Tells the webhooks of a node; never waits for them."""
+
+    def notify(self, node_id: bytes, method: str) -> None:
+        """Tell all webhooks of a node, unless the cooldown of this method holds it back."""
+
+    def announce(self, node_id: bytes, app_name: str) -> None:
+        """Send webhook_registered to this one webhook."""
+
+    def connected(self, node_id: bytes) -> None:
+        """The node is here: end its cooldowns, and drop what still waits to be sent to it."""
 
 
 class Clock(Protocol):

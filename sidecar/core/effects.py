@@ -23,7 +23,8 @@ class Send:
     """Send an onion message along a path. When it fails it is counted, and the list goes on.
 
     `what` names it in counters and logs. `may_dial`: a verified payer is worth a connection; the
-    path that a client chose for its own requests is not.
+    path that a client chose for its own requests is not. `mail_key` is set when it is for the client
+    itself: if the client's node is known it is kept until it arrives, one for each key.
     """
 
     what: str
@@ -32,6 +33,15 @@ class Send:
     content: bytes
     reply_path: BlindedPath | None = None
     may_dial: bool = False
+    mail_key: bytes | None = None
 
 
-Effect = Save | Send
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A client has shown which node it is. When it fails it is counted, and the list goes on."""
+
+    client_id: bytes
+    node_id: bytes
+
+
+Effect = Save | Send | Bind

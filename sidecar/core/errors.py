@@ -14,17 +14,21 @@
     │   ├── SlotOutOfRange, QuotaExceeded, StaleOffer, StaleInvoice
     │   ├── WrongOfferPaths, WrongOffer, InvoiceExpired, WrongChain, InvoiceTooLarge
     │   ├── NoInvoiceYet, ContentNotServed
+    │   ├── LspsRefused, TooManyWebhooks, BoundOtherwise
     │   └── RateLimited, Repeated, NotForUs, PathToSelf
     ├── Undeliverable             a message that could not be handed on
-    │   └── PeerNotConnected, UnknownScid, NoRoute
+    │   ├── PeerNotConnected, UnknownScid, NoRoute
+    │   └── MailboxFull, NotNotified
     ├── Unavailable               what passes: wait, and go on
     │   └── LndUnavailable, ModeChanged, StoreUnavailable
     └── OperatorError             what only the operator can mend; its text says how
         ├── ConfigError, LndSetupError, LndDenied, StoreSetupError
-        └── NameTaken, BadName, NoSuchClient, ServerNotRunning, AdminDenied
+        ├── NameTaken, BadName, NoSuchClient, NodeTaken, NodeUnknown, BadNodeId
+        ├── BadWebhook, NoSuchWebhook
+        └── ServerNotRunning, AdminDenied
 
-`reason` is the slug under which an error is logged and counted. Messages may
-be shown to an operator; none of them is ever sent to a peer.
+`reason` is the slug under which an error is logged and counted. Messages may be shown to an
+operator. None is sent to a peer but those of BadWebhook and lsps0.RpcError, which hold no URL.
 """
 
 
@@ -268,6 +272,24 @@ class InvoiceTooLarge(Refused):
     reason = "invoice-too-large"
 
 
+class LspsRefused(Refused):
+    """An LSPS request that is answered with a JSON-RPC error (bLIP 50)."""
+
+    reason = "lsps-refused"
+
+
+class TooManyWebhooks(Refused):
+    """One webhook more than a node may have."""
+
+    reason = "too-many-webhooks"
+
+
+class BoundOtherwise(Refused):
+    """A client that seems to be another node than the one it is bound to."""
+
+    reason = "bound-otherwise"
+
+
 class RateLimited(Refused):
     """A message over a limit of its offer, client or peer."""
 
@@ -317,6 +339,22 @@ class NoRoute(Undeliverable):
     """No connected neighbour leads to the node, and dialling it is not possible."""
 
     reason = "no-route"
+
+
+class MailboxFull(Undeliverable):
+    """A letter for a mailbox in which nothing may be dropped for it."""
+
+    reason = "mailbox-full"
+
+
+class NotNotified(Undeliverable):
+    """A notification that did not reach its webhook; `slug` says why, for the log of deliveries."""
+
+    reason = "not-notified"
+
+    def __init__(self, slug: str, text: str) -> None:
+        super().__init__(text)
+        self.slug = slug
 
 
 # --- what passes --------------------------------------------------------------------------------
@@ -395,6 +433,36 @@ class NoSuchClient(OperatorError):
     """No client has that name or id."""
 
     reason = "no-such-client"
+
+
+class NodeTaken(OperatorError):
+    """A node id that another client is bound to."""
+
+    reason = "node-taken"
+
+
+class NodeUnknown(OperatorError):
+    """A client whose node is not known: it can't be woken."""
+
+    reason = "node-unknown"
+
+
+class BadNodeId(OperatorError):
+    """A node id that is not the hex of a 33-byte point."""
+
+    reason = "bad-node-id"
+
+
+class BadWebhook(OperatorError):
+    """A webhook that breaks a rule of LSPS5 or of the operator's settings."""
+
+    reason = "bad-webhook"
+
+
+class NoSuchWebhook(OperatorError):
+    """No webhook of the node has that name."""
+
+    reason = "no-such-webhook"
 
 
 class ServerNotRunning(OperatorError):

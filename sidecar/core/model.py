@@ -39,6 +39,20 @@ class ClientState(Enum):
     REVOKED = "revoked"
 
 
+class BoundBy(Enum):
+    """Who said which node a client is."""
+
+    OPERATOR = "operator"
+    LEARNT = "learnt"
+
+
+class TimestampForm(Enum):
+    """How a notification is dated (LSPS5): `….395+00:00`, as LDK's validator does, or `….395Z`."""
+
+    OFFSET = "offset"
+    Z = "z"
+
+
 class Durability(Enum):
     """What the operator asks of Redis before a change is acknowledged (adapters/redis_setup.py)."""
 
@@ -68,7 +82,8 @@ class Quota:
 class Client:
     """An often-offline recipient that the operator lets in.
 
-    `generation` counts its request paths: `rotate` makes the older ones silent.
+    `generation` counts its request paths: `rotate` makes the older ones silent. `node_id` (33 bytes) is
+    the wallet's own, where it is known; `timestamps` is None where the server's default holds.
     """
 
     client_id: bytes
@@ -77,6 +92,9 @@ class Client:
     generation: int
     quota: Quota
     created_at: int
+    node_id: bytes | None = None
+    bound_by: BoundBy | None = None
+    timestamps: TimestampForm | None = None
 
 
 @dataclass(frozen=True, slots=True)
