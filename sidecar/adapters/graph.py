@@ -93,6 +93,20 @@ class LndGraph:
                 relays.append(peer_id)
         return relays
 
+    async def has_channel(self, node_id: bytes) -> bool:
+        """Whether LND has a channel with the node, pending ones aside. Raises LndUnavailable."""
+        return node_id in await self._channels.peers()
+
+    async def is_announced(self, node_id: bytes) -> bool:
+        """Whether the node has announced itself to the network. Raises LndUnavailable."""
+        request = ln.NodeInfoRequest(pub_key=node_id.hex())
+        try:
+            answer = await self._lnd.call(calls.GET_NODE_INFO, request, failed=NoRoute)
+        except NoRoute:
+            return False
+        # LND's graph has a node without its announcement too, when it knows a channel of it.
+        return answer.node.last_update > 0
+
     async def dial(self, node_id: bytes) -> None:
         """Connect to a node at its announced address, within a budget. Raises NoRoute, LndUnavailable."""
         await self._dialler.dial(node_id)

@@ -32,6 +32,9 @@ CALL_DEADLINE = 10.0
 # Seconds within which LND refuses a stream that it will not serve.
 _REFUSAL_WINDOW = 0.05
 
+LSPS_MESSAGE = 37913
+"""The type of a peer message that carries JSON-RPC (bLIP 50); LND needs no setting for it."""
+
 _NODE_KEY = signer.KeyDescriptor(key_loc=signer.KeyLocator(key_family=6, key_index=0))
 
 _NOT_READY = {
@@ -276,6 +279,8 @@ class Lnd:
             (calls.CONNECT_PEER, ln.ConnectPeerRequest()),
             (calls.DISCONNECT_PEER, ln.DisconnectPeerRequest()),
             (calls.DERIVE_SHARED_KEY, signer.SharedKeyRequest()),
+            (calls.SIGN_MESSAGE, ln.SignMessageRequest()),
+            (calls.SEND_CUSTOM, ln.SendCustomMessageRequest(type=LSPS_MESSAGE)),
         ]
         lacking = [call.uri for call, request in probes if not await self._is_allowed(call, request)]
         if lacking:
@@ -321,6 +326,17 @@ class LndNodeKey:
     async def _derive(self, point: bytes) -> bytes:
         request = signer.SharedKeyRequest(ephemeral_pubkey=point, key_desc=_NODE_KEY)
         return (await self._lnd.call(calls.DERIVE_SHARED_KEY, request)).shared_key
+
+
+class LndSigner:
+    """LND's signature over texts, with its node key. Fulfils ports.MessageSigner."""
+
+    def __init__(self, lnd: Lnd) -> None:
+        self._lnd = lnd
+
+    async def sign_message(self, text: bytes) -> str:
+        """In zbase32 (bLIP 50, LSPS0.ln_signature). Raises LndUnavailable, LndDenied."""
+        return (await self._lnd.call(calls.SIGN_MESSAGE, ln.SignMessageRequest(msg=text))).signature
 
 
 def _fault(error: grpc.aio.AioRpcError) -> Fault:

@@ -45,6 +45,7 @@ GET_NODE_INFO = Call(_LIGHTNING + "GetNodeInfo", ln.NodeInfoRequest, ln.NodeInfo
 CONNECT_PEER = Call(_LIGHTNING + "ConnectPeer", ln.ConnectPeerRequest, ln.ConnectPeerResponse)
 DISCONNECT_PEER = Call(_LIGHTNING + "DisconnectPeer", ln.DisconnectPeerRequest, ln.DisconnectPeerResponse)
 PEER_EVENTS = Call(_LIGHTNING + "SubscribePeerEvents", ln.PeerEventSubscription, ln.PeerEvent)
+SIGN_MESSAGE = Call(_LIGHTNING + "SignMessage", ln.SignMessageRequest, ln.SignMessageResponse)
 ONION_MESSAGES = Call(
     _LIGHTNING + "SubscribeOnionMessages", ln.SubscribeOnionMessagesRequest, ln.OnionMessageUpdate
 )

@@ -14,6 +14,9 @@ COMMON = (
     "/lnrpc.Lightning/ConnectPeer",
     "/lnrpc.Lightning/DisconnectPeer",
     "/lnrpc.Lightning/SubscribePeerEvents",
+    "/lnrpc.Lightning/SubscribeCustomMessages",
+    "/lnrpc.Lightning/SendCustomMessage",
+    "/lnrpc.Lightning/SignMessage",
     "/signrpc.Signer/DeriveSharedKey",
 )
 """What every LND is asked for."""
@@ -21,8 +24,8 @@ COMMON = (
 NATIVE = (*COMMON, "/lnrpc.Lightning/SubscribeOnionMessages", "/lnrpc.Lightning/SendOnionMessage")
 """LND 0.21 and later, which handles onion messages itself."""
 
-CUSTOM = (*COMMON, "/lnrpc.Lightning/SubscribeCustomMessages", "/lnrpc.Lightning/SendCustomMessage")
-"""LND 0.20 and earlier, where onion messages are custom messages."""
+CUSTOM = COMMON
+"""LND 0.20 and earlier, where onion messages are custom messages, as LSPS messages are everywhere."""
 
 WARNING = (
     "Whoever holds this macaroon can pose as your node: DeriveSharedKey is all that the encryption "

@@ -415,9 +415,11 @@ class LightningNode(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    LAST_UPDATE_FIELD_NUMBER: _builtins.int
     PUB_KEY_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    last_update: _builtins.int
     pub_key: _builtins.str
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeAddress]: ...
@@ -426,13 +428,14 @@ class LightningNode(_message.Message):
     def __init__(
         self,
         *,
+        last_update: _builtins.int = ...,
         pub_key: _builtins.str = ...,
         addresses: _abc.Iterable[Global___NodeAddress] | None = ...,
         features: _abc.Mapping[_builtins.int, Global___Feature] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "features", b"features", "pub_key", b"pub_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "features", b"features", "last_update", b"last_update", "pub_key", b"pub_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -614,6 +617,44 @@ class PeerEvent(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PeerEvent: _TypeAlias = PeerEvent  # noqa: Y015
+
+@_typing.final
+class SignMessageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MSG_FIELD_NUMBER: _builtins.int
+    msg: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        msg: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["msg", b"msg"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignMessageRequest: _TypeAlias = SignMessageRequest  # noqa: Y015
+
+@_typing.final
+class SignMessageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    signature: _builtins.str
+    def __init__(
+        self,
+        *,
+        signature: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignMessageResponse: _TypeAlias = SignMessageResponse  # noqa: Y015
 
 @_typing.final
 class SubscribeOnionMessagesRequest(_message.Message):

@@ -74,6 +74,11 @@ class LightningStub:
                 request_serializer=sidecar_dot_rpc_dot_lightning__pb2.PeerEventSubscription.SerializeToString,
                 response_deserializer=sidecar_dot_rpc_dot_lightning__pb2.PeerEvent.FromString,
                 _registered_method=True)
+        self.SignMessage = channel.unary_unary(
+                '/lnrpc.Lightning/SignMessage',
+                request_serializer=sidecar_dot_rpc_dot_lightning__pb2.SignMessageRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_lightning__pb2.SignMessageResponse.FromString,
+                _registered_method=True)
         self.SubscribeOnionMessages = channel.unary_stream(
                 '/lnrpc.Lightning/SubscribeOnionMessages',
                 request_serializer=sidecar_dot_rpc_dot_lightning__pb2.SubscribeOnionMessagesRequest.SerializeToString,
@@ -147,6 +152,12 @@ class LightningServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignMessage(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SubscribeOnionMessages(self, request, context):
         """LND 0.21 and later: onion messages that LND handles itself.
         """
@@ -215,6 +226,11 @@ def add_LightningServicer_to_server(servicer, server):
                     servicer.SubscribePeerEvents,
                     request_deserializer=sidecar_dot_rpc_dot_lightning__pb2.PeerEventSubscription.FromString,
                     response_serializer=sidecar_dot_rpc_dot_lightning__pb2.PeerEvent.SerializeToString,
+            ),
+            'SignMessage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignMessage,
+                    request_deserializer=sidecar_dot_rpc_dot_lightning__pb2.SignMessageRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_lightning__pb2.SignMessageResponse.SerializeToString,
             ),
             'SubscribeOnionMessages': grpc.unary_stream_rpc_method_handler(
                     servicer.SubscribeOnionMessages,
@@ -453,6 +469,33 @@ class Lightning:
             '/lnrpc.Lightning/SubscribePeerEvents',
             sidecar_dot_rpc_dot_lightning__pb2.PeerEventSubscription.SerializeToString,
             sidecar_dot_rpc_dot_lightning__pb2.PeerEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignMessage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lnrpc.Lightning/SignMessage',
+            sidecar_dot_rpc_dot_lightning__pb2.SignMessageRequest.SerializeToString,
+            sidecar_dot_rpc_dot_lightning__pb2.SignMessageResponse.FromString,
             options,
             channel_credentials,
             insecure,

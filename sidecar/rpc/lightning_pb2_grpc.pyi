@@ -42,6 +42,7 @@ class LightningStub:
     ConnectPeer: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.ConnectPeerRequest, _lightning_pb2.ConnectPeerResponse]
     DisconnectPeer: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.DisconnectPeerRequest, _lightning_pb2.DisconnectPeerResponse]
     SubscribePeerEvents: _grpc.UnaryStreamMultiCallable[_lightning_pb2.PeerEventSubscription, _lightning_pb2.PeerEvent]
+    SignMessage: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.SignMessageRequest, _lightning_pb2.SignMessageResponse]
     SubscribeOnionMessages: _grpc.UnaryStreamMultiCallable[_lightning_pb2.SubscribeOnionMessagesRequest, _lightning_pb2.OnionMessageUpdate]
     """LND 0.21 and later: onion messages that LND handles itself."""
     SendOnionMessage: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.SendOnionMessageRequest, _lightning_pb2.SendOnionMessageResponse]
@@ -60,6 +61,7 @@ class LightningAsyncStub(LightningStub):
     ConnectPeer: _aio.UnaryUnaryMultiCallable[_lightning_pb2.ConnectPeerRequest, _lightning_pb2.ConnectPeerResponse]  # type: ignore[assignment]
     DisconnectPeer: _aio.UnaryUnaryMultiCallable[_lightning_pb2.DisconnectPeerRequest, _lightning_pb2.DisconnectPeerResponse]  # type: ignore[assignment]
     SubscribePeerEvents: _aio.UnaryStreamMultiCallable[_lightning_pb2.PeerEventSubscription, _lightning_pb2.PeerEvent]  # type: ignore[assignment]
+    SignMessage: _aio.UnaryUnaryMultiCallable[_lightning_pb2.SignMessageRequest, _lightning_pb2.SignMessageResponse]  # type: ignore[assignment]
     SubscribeOnionMessages: _aio.UnaryStreamMultiCallable[_lightning_pb2.SubscribeOnionMessagesRequest, _lightning_pb2.OnionMessageUpdate]  # type: ignore[assignment]
     """LND 0.21 and later: onion messages that LND handles itself."""
     SendOnionMessage: _aio.UnaryUnaryMultiCallable[_lightning_pb2.SendOnionMessageRequest, _lightning_pb2.SendOnionMessageResponse]  # type: ignore[assignment]
@@ -123,6 +125,13 @@ class LightningServicer(metaclass=_abc_1.ABCMeta):
         request: _lightning_pb2.PeerEventSubscription,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_lightning_pb2.PeerEvent], _abc.AsyncIterator[_lightning_pb2.PeerEvent]]: ...
+
+    @_abc_1.abstractmethod
+    def SignMessage(
+        self,
+        request: _lightning_pb2.SignMessageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lightning_pb2.SignMessageResponse, _abc.Awaitable[_lightning_pb2.SignMessageResponse]]: ...
 
     @_abc_1.abstractmethod
     def SubscribeOnionMessages(

@@ -203,6 +203,55 @@ async def test_there_is_no_relay_to_a_node_that_nobody_knows(world: World) -> No
     assert world.sim.node_id not in await world.graph.relays_to(ANN)
 
 
+# --- channels and announcements ------------------------------------------------------------------
+
+
+async def test_who_has_a_channel(world: World) -> None:
+    """Private or public, online or not; a connection alone is no channel, nor is a neighbour's."""
+    world.sim.add_channel(SCID, ANN, public=False)
+    world.sim.add_channel(SCID + 1, BOB)
+    world.sim.add_edge(77, BOB, DAN)
+    await world.sim.connect_peer(SECRETS["cyd"])
+    assert [await world.graph.has_channel(node) for node in (ANN, BOB, CYD, DAN)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert world.sim.called["ListChannels"] == 1
+
+
+async def test_a_channel_that_comes_or_goes_is_seen_soon(world: World) -> None:
+    """A wallet registers its webhook right after its first channel; the list is some seconds old at most."""
+    assert not await world.graph.has_channel(ANN)
+    world.sim.add_channel(SCID, ANN, public=False)
+    world.clock.now += 3
+    assert await world.graph.has_channel(ANN)
+    world.sim.node.channels.clear()
+    world.clock.now += 3
+    assert not await world.graph.has_channel(ANN)
+
+
+async def test_a_node_is_announced_when_it_said_so_itself(world: World) -> None:
+    """LND's graph has a node by its channels too, before its announcement came, or without one."""
+    world.sim.add_node(ANN, "127.0.0.1:9735")
+    world.sim.add_edge(77, BOB, CYD)
+    assert await world.graph.is_announced(ANN)
+    assert not await world.graph.is_announced(BOB)
+    assert not await world.graph.is_announced(DAN)
+    world.sim.add_node(BOB, "127.0.0.1:9735")
+    assert await world.graph.is_announced(BOB)
+
+
+async def test_while_lnd_is_away_nobody_is_taken_for_a_stranger(world: World) -> None:
+    """LndUnavailable passes: a channel that is not seen now may be there."""
+    await world.sim.stop()
+    with pytest.raises(LndUnavailable):
+        await world.graph.has_channel(ANN)
+    with pytest.raises(LndUnavailable):
+        await world.graph.is_announced(ANN)
+
+
 # --- dialling ------------------------------------------------------------------------------------
 
 

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from sidecar.adapters import lnd_calls as calls
-from sidecar.adapters.lnd import Lnd, LndNodeKey, NodeInfo
-from sidecar.adapters.lnd_calls import Fault, fault_of
+from sidecar.adapters.lnd import Lnd, LndNodeKey, LndSigner, NodeInfo
+from sidecar.adapters.lnd_calls import Call, Fault, fault_of
 from sidecar.core import keys
 from sidecar.core.errors import (
     BadPoint,
@@ -22,7 +23,9 @@ from sidecar.core.errors import (
     LndUnavailable,
     NoRoute,
 )
+from sidecar.ports import MessageSigner
 from sidecar.rpc import lightning_pb2 as ln
+from tests.harness import ln_signature
 from tests.harness.sim_lnd import SimulatedLnd
 from tests.harness.sim_node import Mode
 
@@ -162,6 +165,22 @@ async def test_check_permissions_names_all_that_lack_at_once(sim: SimulatedLnd, 
     assert all(uri in str(caught.value) for uri in lacking)
     assert calls.LIST_PEERS.uri not in str(caught.value)
     assert not sim.dialled
+
+
+@pytest.mark.parametrize("mode", ["native", "custom"])
+@pytest.mark.parametrize("call", [calls.SIGN_MESSAGE, calls.SEND_CUSTOM], ids=lambda call: call.name)
+async def test_check_permissions_names_what_waking_clients_needs(
+    tmp_path: Path, mode: Mode, call: Call[Any, Any]
+) -> None:
+    """In both modes: a macaroon from before there was LSPS5 has neither. Nothing is signed or sent."""
+    async with SimulatedLnd(tmp_path, mode) as sim:
+        sim.denied.add(call.uri)
+        lnd = Lnd(sim.host, sim.tls_path, sim.macaroon_path)
+        with pytest.raises(LndDenied, match=rf"lacks {call.uri}: `sidecar macaroon-permissions`"):
+            await lnd.check_permissions()
+        sim.denied.clear()
+        await lnd.check_permissions()
+        await lnd.aclose()
 
 
 @pytest.mark.parametrize(
@@ -381,3 +400,29 @@ async def test_what_is_no_point_never_reaches_lnd(sim: SimulatedLnd, lnd: Lnd, p
     with pytest.raises(BadPoint):
         await LndNodeKey(lnd).ecdh(point)
     assert sim.called["DeriveSharedKey"] == 0
+
+
+# --- signatures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["native", "custom"])
+async def test_lnds_signature_leads_back_to_its_node_id(tmp_path: Path, mode: Mode) -> None:
+    """Whoever has the text recovers the node from it: over these very bytes, and over no others."""
+    async with SimulatedLnd(tmp_path, mode) as sim:
+        lnd = Lnd(sim.host, sim.tls_path, sim.macaroon_path)
+        signer: MessageSigner = LndSigner(lnd)
+        for text in (b"LSPS5: DO NOT SIGN THIS MESSAGE MANUALLY", b"\x00\xff", bytes(5_000)):
+            signature = await signer.sign_message(text)
+            assert ln_signature.signer(signature, text) == sim.node_id
+            assert ln_signature.signer(signature, text + b".") != sim.node_id
+        await lnd.aclose()
+
+
+async def test_signing_fails_as_every_call_does(sim: SimulatedLnd, lnd: Lnd) -> None:
+    """LndDenied with the URI that lacks, LndUnavailable while LND is away."""
+    sim.denied.add(calls.SIGN_MESSAGE.uri)
+    with pytest.raises(LndDenied, match=calls.SIGN_MESSAGE.uri):
+        await LndSigner(lnd).sign_message(b"text")
+    await sim.stop()
+    with pytest.raises(LndUnavailable):
+        await LndSigner(lnd).sign_message(b"text")

@@ -188,6 +188,25 @@ async def test_custom_messages_that_are_no_onion_messages_are_dropped(tmp_path: 
         assert at.counted == {"bad-onion-message": 3}
 
 
+async def test_custom_messages_of_other_types_are_handed_to_others(tmp_path: Path) -> None:
+    """All of them with their peer, in order, and no onion message among them, however broken."""
+    async with running(tmp_path, "custom") as at:
+        handed: asyncio.Queue[tuple[bytes, int, bytes]] = asyncio.Queue()
+        at.onions = CustomOnions(
+            at.lnd, at._count, others=lambda each: handed.put_nowait((each.peer, each.type, each.data))
+        )
+        async with reading(at) as got:
+            link = await at.sim.connect_peer(PAYER)
+            await link.send_custom(37913, b"{}")
+            await link.send_custom(513, b"")
+            await link.send_onion(*to_sidecar(at.sim))
+            await link.send_custom(65535, b"")
+            await asyncio.wait_for(got.get(), 10)
+            received = [await asyncio.wait_for(handed.get(), 10) for _ in range(2)]
+        assert received == [(link.node_id, 37913, b"{}"), (link.node_id, 65535, b"")]
+        assert (handed.empty(), got.empty(), at.counted) == (True, True, {"bad-onion-message": 1})
+
+
 @MODES
 async def test_a_full_queue_drops_the_newest_and_counts(tmp_path: Path, mode: Mode) -> None:
     """LND would keep them for us without a bound; we read at once and keep what fits."""
@@ -212,7 +231,7 @@ async def test_a_cut_stream_is_opened_again(
     tmp_path: Path, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Said once going down and once coming up; what comes afterwards arrives."""
-    caplog.set_level(logging.INFO, "sidecar.adapters.onions")
+    caplog.set_level(logging.INFO, "sidecar.adapters.streams")
     async with running(tmp_path, mode) as at, reading(at) as got:
         assert at.onions.stream_up
         await took_up_again(at, at.sim.cut_streams)

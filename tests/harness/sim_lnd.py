@@ -53,6 +53,7 @@ class SimulatedLnd(Running):
     ) -> None:
         """`node_id` and `ecdh` together stand in for `secret`: answers of a recorded node."""
         self.folder, self.features, self.network, self.port = folder, set(features), network, port
+        self.secret = secret
         own = keys.public_key(secret) if node_id is None else node_id
         self.node = SimNode(mode, own, ecdh or (lambda point: keys.ecdh(secret, point)))
         self.tls_path = folder / "tls.cert"

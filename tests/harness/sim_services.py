@@ -16,6 +16,7 @@ from sidecar.core.errors import BadPoint
 from sidecar.rpc import lightning_pb2 as ln
 from sidecar.rpc import signer_pb2 as signer
 from sidecar.rpc import state_pb2 as state
+from tests.harness import ln_signature
 from tests.harness.sim_node import CUSTOM_START, ONION_MESSAGE, Broadcast, NotConnected
 
 if TYPE_CHECKING:
@@ -195,6 +196,12 @@ class LightningService:
             source.unsubscribe(queue)
         await _unknown(context, "shutdown")
 
+    async def SignMessage(self, request: ln.SignMessageRequest, context: Context) -> ln.SignMessageResponse:
+        """With the node key."""
+        if not request.msg:
+            await _unknown(context, "need a message to sign")
+        return ln.SignMessageResponse(signature=ln_signature.sign(self._sim.secret, request.msg))
+
     # --- channels, peers and the graph -----------------------------------------------------
 
     async def ListPeers(self, _: ln.ListPeersRequest, __: Context) -> ln.ListPeersResponse:
@@ -255,7 +262,10 @@ class LightningService:
             if node_id in ends and request.include_channels
         ]
         return ln.NodeInfo(
-            node=ln.LightningNode(pub_key=request.pub_key, addresses=addresses), channels=announced
+            node=ln.LightningNode(
+                pub_key=request.pub_key, addresses=addresses, last_update=1 if node.addresses else 0
+            ),
+            channels=announced,
         )
 
     async def ConnectPeer(self, request: ln.ConnectPeerRequest, context: Context) -> ln.ConnectPeerResponse:
