@@ -6,10 +6,20 @@ Per client, under one hash tag so that each script stays in one Cluster slot:
     sis:<node>:{<client>}:slots           hash: slot number -> bytes:expires_at:mark_until
     sis:<node>:{<client>}:slot:<n>        hash: the invoice, gone at its expires_at
     sis:<node>:{<client>}:slot:<n>:mark   hash: what outlives it, gone at its mark_until
+    sis:<node>:{<client>}:mail            hash: number -> letter, gone when its last letter ends
+    sis:<node>:{<client>}:mail:index      hash: number -> queue:sender:size:kept_at_ms:ends_ms:key
 
-and for all clients of a node, in a Cluster slot of its own:
+per wallet that registered webhooks, under a hash tag too:
+
+    sis:<node>:{<wallet>}:webhooks        hash: app_name -> webhook
+    sis:<node>:{<wallet>}:deliveries      list: the last deliveries, newest first
+
+and for all clients of a node, each in a Cluster slot of its own:
 
     sis:<node>:names                      hash: name -> client id (hex)
+    sis:<node>:nodes                      hash: wallet's node id (hex) -> client id (hex)
+    sis:<node>:mail                       hash: client id (hex) -> letters:bytes:newest_ms:change
+    sis:<node>:webhooks                   hash: wallet's node id (hex) -> unneeded since, or ''
 
 Ids are in hex, so that `redis-cli` shows keys that can be typed. The node's id in front
 lets several LNDs share a Redis.
@@ -21,7 +31,9 @@ from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from sidecar.core.errors import StoreUnavailable
+from sidecar.core.mailbox import Letter, MailUse, Queue
 from sidecar.core.model import (
+    BoundBy,
     Client,
     ClientState,
     Family,
@@ -29,11 +41,16 @@ from sidecar.core.model import (
     Quota,
     SlotMark,
     StoredInvoice,
+    TimestampForm,
     Usage,
 )
+from sidecar.core.webhooks import Delivery, Webhook, WebhookState
 
 Record = Mapping[bytes, bytes]
 """A hash as HGETALL gives it; empty when there is none."""
+
+NODE_ID_SIZE = 33
+"""Bytes of a node id, and of a path_key."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,6 +76,9 @@ class Keys:
         """`node_id`: the LND node's public key, 33 bytes."""
         self._prefix = f"sis:{node_id.hex()}:"
         self.names = self._prefix + "names"
+        self.nodes = self._prefix + "nodes"
+        self.mail_uses = self._prefix + "mail"
+        self.webhook_nodes = self._prefix + "webhooks"
         self.probe = self._prefix + "probe"
 
     def client(self, client_id: bytes) -> str:
@@ -77,25 +97,63 @@ class Keys:
         """What a slot remembers after its invoice is gone."""
         return self.slot(client_id, slot) + ":mark"
 
+    def mail(self, client_id: bytes) -> str:
+        """The client's letters."""
+        return self.client(client_id) + ":mail"
+
+    def mail_index(self, client_id: bytes) -> str:
+        """What must be known of the letters to choose among them."""
+        return self.mail(client_id) + ":index"
+
+    def webhooks(self, wallet: bytes) -> str:
+        """The webhooks of the wallet with that node id."""
+        return f"{self._prefix}{{{wallet.hex()}}}:webhooks"
+
+    def deliveries(self, wallet: bytes) -> str:
+        """What became of the notifications to that wallet's webhooks."""
+        return f"{self._prefix}{{{wallet.hex()}}}:deliveries"
+
 
 def client_fields(client: Client) -> list[bytes | str | int]:
-    """A client as a list of field, value, field, value, as HSET takes it."""
-    return [
+    """A client as a list of field, value, field, value, as HSET takes it; nothing for a None."""
+    fields: list[bytes | str | int] = [
         *("name", client.name, "state", client.state.value, "generation", client.generation),
         *("slots", client.quota.slots, "bytes", client.quota.bytes, "ttl", client.quota.ttl),
         *("created_at", client.created_at),
     ]
+    if client.node_id is not None:
+        fields += ["node_id", client.node_id.hex()]
+    if client.bound_by is not None:
+        fields += ["bound_by", client.bound_by.value]
+    if client.timestamps is not None:
+        fields += ["timestamps", client.timestamps.value]
+    return fields
 
 
 @_readable
 def to_client_id(text: bytes) -> bytes:
-    """The client id that a name points to. Raises StoreUnavailable if we did not write it."""
+    """The client id that a name or node points to. Raises StoreUnavailable if we did not write it."""
     return bytes.fromhex(text.decode())
+
+
+@_readable
+def to_node_id(text: bytes) -> bytes:
+    """A wallet's node id from its hex. Raises StoreUnavailable if we did not write it."""
+    return _to_node_id(text)
+
+
+def _to_node_id(text: bytes) -> bytes:
+    node_id = bytes.fromhex(text.decode())
+    if len(node_id) != NODE_ID_SIZE:
+        raise ValueError(f"a node id of {len(node_id)} bytes")
+    return node_id
 
 
 @_readable
 def to_client(client_id: bytes, record: Record) -> Client:
     """The client of a record. Raises StoreUnavailable if we did not write it."""
+    node_id, bound_by = record.get(b"node_id"), record.get(b"bound_by")
+    timestamps = record.get(b"timestamps")
     return Client(
         client_id=client_id,
         name=record[b"name"].decode(),
@@ -103,6 +161,9 @@ def to_client(client_id: bytes, record: Record) -> Client:
         generation=int(record[b"generation"]),
         quota=Quota(slots=int(record[b"slots"]), bytes=int(record[b"bytes"]), ttl=int(record[b"ttl"])),
         created_at=int(record[b"created_at"]),
+        node_id=None if node_id is None else _to_node_id(node_id),
+        bound_by=None if bound_by is None else BoundBy(bound_by.decode()),
+        timestamps=None if timestamps is None else TimestampForm(timestamps.decode()),
     )
 
 
@@ -155,3 +216,111 @@ def to_index(record: Record) -> SlotIndex:
         size, expires_at, _mark_until = entry.split(b":")
         slots[int(number)] = (int(size), int(expires_at))
     return SlotIndex(slots)
+
+
+# --- mail -----------------------------------------------------------------------------------------
+
+
+def packed_letter(letter: Letter) -> bytes:
+    """What of a letter is not in the index."""
+    return letter.to + letter.path_key + letter.onion
+
+
+@dataclass(frozen=True, slots=True)
+class LetterEntry:
+    """What the index of a mailbox knows of one letter; `ends_ms` by Redis's clock."""
+
+    number: int
+    queue: Queue
+    sender: bytes
+    size: int
+    kept_at_ms: int
+    ends_ms: int
+    key: bytes
+
+
+@_readable
+def to_letter_entries(record: Record) -> list[LetterEntry]:
+    """The index of a mailbox, oldest letter first. Raises StoreUnavailable if we did not write it."""
+    entries = []
+    for number, entry in record.items():
+        queue, sender, size, kept_at_ms, ends_ms, key = entry.decode().split(":")
+        entries.append(
+            LetterEntry(
+                number=int(number),
+                queue=Queue(queue),
+                sender=bytes.fromhex(sender),
+                size=int(size),
+                kept_at_ms=int(kept_at_ms),
+                ends_ms=int(ends_ms),
+                key=bytes.fromhex(key),
+            )
+        )
+    return sorted(entries, key=lambda entry: entry.number)
+
+
+@_readable
+def to_letter(entry: LetterEntry, packed: bytes) -> Letter:
+    """A letter from both its parts. Raises StoreUnavailable if they are not of one."""
+    letter = Letter(
+        queue=entry.queue,
+        to=packed[:NODE_ID_SIZE],
+        path_key=packed[NODE_ID_SIZE : 2 * NODE_ID_SIZE],
+        onion=packed[2 * NODE_ID_SIZE :],
+        sender=entry.sender,
+        key=entry.key,
+        kept_at_ms=entry.kept_at_ms,
+    )
+    if len(packed) < 2 * NODE_ID_SIZE or letter.size != entry.size:
+        raise ValueError(f"letter {entry.number} has {len(packed)} bytes, and its entry counts {entry.size}")
+    return letter
+
+
+@_readable
+def to_mail_use(entry: bytes) -> MailUse:
+    """What a mailbox holds. Raises StoreUnavailable if we did not write it."""
+    letters, size, newest_ms, _change = entry.split(b":")
+    return MailUse(letters=int(letters), bytes=int(size), newest_ms=int(newest_ms))
+
+
+# --- webhooks -------------------------------------------------------------------------------------
+
+
+@_readable
+def to_webhook(app_name: bytes, entry: bytes) -> Webhook:
+    """A webhook of a node. Raises StoreUnavailable if we did not write it."""
+    announced, failures, paused_until, paused, registered_at, url = entry.decode().split(":", 5)
+    return Webhook(
+        app_name=app_name.decode(),
+        url=url,
+        registered_at=int(registered_at),
+        state=WebhookState(
+            announced=bool(int(announced)),
+            failures=int(failures),
+            paused_until=int(paused_until),
+            paused=bool(int(paused)),
+        ),
+    )
+
+
+@_readable
+def to_unneeded_since(entry: bytes) -> int | None:
+    """Since when nothing speaks for a node's webhooks. Raises StoreUnavailable if we did not write it."""
+    return int(entry) if entry else None
+
+
+def packed_delivery(delivery: Delivery) -> str:
+    """A delivery as a line of text; the app's name, which may hold anything, stands last."""
+    return ":".join(
+        (
+            *(str(delivery.at_ms), str(delivery.tries), delivery.outcome, delivery.method),
+            delivery.app_name,
+        )
+    )
+
+
+@_readable
+def to_delivery(packed: bytes) -> Delivery:
+    """A delivery. Raises StoreUnavailable if we did not write it."""
+    at_ms, tries, outcome, method, app_name = packed.decode().split(":", 4)
+    return Delivery(at_ms=int(at_ms), app_name=app_name, method=method, outcome=outcome, tries=int(tries))

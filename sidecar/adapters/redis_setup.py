@@ -27,7 +27,8 @@ from redis.exceptions import (
 )
 
 from sidecar.adapters.redis_embedded import EmbeddedRedis
-from sidecar.adapters.redis_store import RedisStore, unavailable
+from sidecar.adapters.redis_link import unavailable
+from sidecar.adapters.redis_store import RedisStore
 from sidecar.core.errors import ConfigError, StoreSetupError, StoreUnavailable
 from sidecar.core.model import Durability
 

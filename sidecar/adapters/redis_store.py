@@ -1,21 +1,17 @@
 """Clients and invoices in Redis: ports.Store.
 
 Each change is one Lua script on one client's keys, so that a quota is checked and used in
-one step. A change is acknowledged only after it is on disk: either the server fsyncs before
-it answers (`appendfsync always`), or WAITAOF goes out right behind the script, on the same
-connection: from another connection, or inside Lua, WAITAOF returns at once.
+one step. Which name and which node is whose stands in Cluster slots of their own: there
+a change is several, in an order in which a crash between two of them blocks nobody.
 """
 
-import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib import resources
-from typing import Any, TypeAlias
+from dataclasses import replace
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
 
+from sidecar.adapters.redis_link import BATCH, Argument, RedisLink, Script
+from sidecar.adapters.redis_mail import RedisMail
 from sidecar.adapters.redis_records import (
     Keys,
     client_fields,
@@ -24,68 +20,27 @@ from sidecar.adapters.redis_records import (
     to_index,
     to_invoice,
     to_mark,
+    to_node_id,
 )
-from sidecar.core.errors import (
-    ClientRevoked,
-    NameTaken,
-    NoSuchClient,
-    QuotaExceeded,
-    SidecarError,
-    SlotOutOfRange,
-    StaleInvoice,
-    StaleOffer,
-    StoreUnavailable,
-    UnknownClient,
+from sidecar.adapters.redis_webhooks import RedisWebhooks
+from sidecar.core.errors import BoundOtherwise, NameTaken, NodeTaken, NoSuchClient
+from sidecar.core.model import (
+    CLIENT_ID_HEX,
+    BoundBy,
+    Client,
+    ClientState,
+    Loaded,
+    StoredInvoice,
+    TimestampForm,
+    Usage,
 )
-from sidecar.core.model import CLIENT_ID_HEX, Client, Loaded, StoredInvoice, Usage
-
-Argument: TypeAlias = bytes | str | int
-Command: TypeAlias = tuple[Argument, ...]
-
-FSYNC_TIMEOUT_MS = 4_000
-"""How long WAITAOF may wait; below the socket's timeout, so that the answer still comes."""
-
-BATCH = 256
-"""Clients or slots that are read in one pipeline."""
-
-REFUSALS: Mapping[str, type[SidecarError]] = {
-    error.reason: error
-    for error in (
-        UnknownClient,
-        ClientRevoked,
-        SlotOutOfRange,
-        QuotaExceeded,
-        StaleOffer,
-        StaleInvoice,
-        NameTaken,
-        NoSuchClient,
-    )
-}
-"""What the scripts answer instead of `ok`, by slug."""
-
-
-class Script:
-    """A Lua script of ours, called by its hash; Redis forgets scripts when it restarts."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        source = resources.files("sidecar.adapters").joinpath("lua", f"{name}.lua")
-        self.text = source.read_text(encoding="utf-8")
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
-    def by_hash(self, keys: Sequence[str], args: Sequence[Argument]) -> Command:
-        """The call for a Redis that knows the script."""
-        return ("EVALSHA", self.sha, len(keys), *keys, *args)
-
-    def by_text(self, keys: Sequence[str], args: Sequence[Argument]) -> Command:
-        """The call that also teaches it."""
-        return ("EVAL", self.text, len(keys), *keys, *args)
-
 
 SAVE = Script("save")
 ADD_CLIENT = Script("add_client")
-TAKE_NAME = Script("take_name")
-DROP_NAME = Script("drop_name")
+TAKE_ENTRY = Script("take_entry")
+DROP_ENTRY = Script("drop_entry")
+BIND = Script("bind")
+SET_TIMESTAMPS = Script("set_timestamps")
 ROTATE = Script("rotate")
 REVOKE = Script("revoke")
 DROP_INVOICES = Script("drop_invoices")
@@ -94,6 +49,7 @@ DROP_INVOICES = Script("drop_invoices")
 class RedisStore:
     """ports.Store over one Redis server.
 
+    `mail` and `webhooks` are ports.MailStore and ports.WebhookStore on the same connections.
     Every method raises StoreUnavailable when Redis does not answer in time, or can't do
     what it should: the text says what. No change is tried again in here: one whose answer was
     lost may have happened or not, and its sender repeats it.
@@ -117,15 +73,15 @@ class RedisStore:
         `on_close`: what `close` does after it closed the connections.
         """
         self.description = description
-        self._redis = redis
+        self._link = RedisLink(redis, waitaof=waitaof, writers=writers)
         self._keys = Keys(node_id)
-        self._waitaof = waitaof
-        self._writers = asyncio.Semaphore(writers)
         self._on_close = on_close
+        self.mail = RedisMail(self._link, self._keys)
+        self.webhooks = RedisWebhooks(self._link, self._keys)
 
     async def close(self) -> None:
         """Close the connections, then stop the embedded server if there is one."""
-        await self._redis.aclose()
+        await self._link.aclose()
         if self._on_close is not None:
             await self._on_close()
 
@@ -134,7 +90,7 @@ class RedisStore:
     async def load(self, client_id: bytes, slot: int) -> Loaded:
         """The client and one slot of it as they were at one moment, in one round trip."""
         keys = self._keys
-        client, mark, invoice = await self._read(
+        client, mark, invoice = await self._link.read(
             ("HGETALL", keys.client(client_id)),
             ("HGETALL", keys.mark(client_id, slot)),
             ("HGETALL", keys.slot(client_id, slot)),
@@ -155,7 +111,7 @@ class RedisStore:
         StaleOffer, StaleInvoice (with nothing changed), StoreUnavailable.
         """
         keys = self._keys
-        reply = await self._change(
+        reply = await self._link.change(
             SAVE,
             [
                 keys.client(client_id),
@@ -175,37 +131,50 @@ class RedisStore:
     # --- clients --------------------------------------------------------------------------------
 
     async def add_client(self, client: Client) -> None:
-        """Keep a new client; return once it is on disk. Raises NameTaken, StoreUnavailable.
+        """Keep a new client; return once it is on disk. Raises NameTaken, NodeTaken, StoreUnavailable.
 
-        The record comes first and its name second: the names are in another Cluster slot,
-        so there is no doing both at once. A crash between them leaves a record that nobody
-        was ever told the id of. A name whose client is gone (a crash within `remove_client`)
+        The record comes first, its name second and its node last. A crash after the first
+        leaves a record that nobody was ever told the id of, a crash after the second a client
+        whose node is not known. A name whose client is gone (a crash within `remove_client`)
         is free.
         """
         key, what = self._keys.client(client.client_id), f"client {client.name}"
-        await self._change(ADD_CLIENT, [key], client_fields(client), what)
+        unbound = replace(client, node_id=None, bound_by=None)
+        await self._link.change(ADD_CLIENT, [key], client_fields(unbound), what)
         try:
             await self._take_name(client)
         except NameTaken:
-            await self._change_command("DEL", key)
+            await self._link.change_command("DEL", key)
             raise NameTaken(f"there is a client {client.name} already") from None
+        if client.node_id is not None:
+            try:
+                await self.bind(client.client_id, client.node_id, client.bound_by or BoundBy.OPERATOR)
+            except NodeTaken:
+                await self._link.change_command("DEL", key)
+                await self._drop_entry(self._keys.names, client.name, client.client_id)
+                raise
 
     async def _take_name(self, client: Client) -> None:
-        what, new_id = f"client {client.name}", client.client_id.hex()
-        (holder,) = await self._read(("HGET", self._keys.names, client.name))
+        keys, new_id = self._keys, client.client_id.hex()
+        (holder,) = await self._link.read(("HGET", keys.names, client.name))
         expected = b""
         if holder is not None and await self._client(to_client_id(holder)) is None:
             expected = holder
-        await self._change(TAKE_NAME, [self._keys.names], [client.name, new_id, expected], what)
+        args: list[Argument] = [client.name, new_id, expected, NameTaken.reason]
+        await self._link.change(TAKE_ENTRY, [keys.names], args, f"client {client.name}")
+
+    async def _drop_entry(self, index: str, entry: str, client_id: bytes, *, durable: bool = True) -> None:
+        args = [entry, client_id.hex()]
+        await self._link.change(DROP_ENTRY, [index], args, entry, durable=durable)
 
     async def list_clients(self) -> Sequence[tuple[Client, Usage]]:
         """All clients with their use, by name. Raises StoreUnavailable."""
-        (names,) = await self._read(("HGETALL", self._keys.names))
+        (names,) = await self._link.read(("HGETALL", self._keys.names))
         ids = [to_client_id(names[name]) for name in sorted(names)]
         found: list[tuple[Client, Usage]] = []
         for start in range(0, len(ids), BATCH):
             batch = ids[start : start + BATCH]
-            now, *records = await self._read(
+            now, *records = await self._link.read(
                 ("TIME",),
                 *(("HGETALL", self._keys.client(client_id)) for client_id in batch),
                 *(("HGETALL", self._keys.index(client_id)) for client_id in batch),
@@ -220,7 +189,7 @@ class RedisStore:
 
     async def find_client(self, name_or_id: str) -> Client:
         """One client by name, or by the hex of its id. Raises NoSuchClient, StoreUnavailable."""
-        (held,) = await self._read(("HGET", self._keys.names, name_or_id))
+        (held,) = await self._link.read(("HGET", self._keys.names, name_or_id))
         candidates = [to_client_id(held)] if held is not None else []
         if CLIENT_ID_HEX.fullmatch(name_or_id):
             candidates.append(bytes.fromhex(name_or_id))
@@ -236,7 +205,9 @@ class RedisStore:
         found = []
         for start in range(0, len(slots), BATCH):
             batch = slots[start : start + BATCH]
-            records = await self._read(*(("HGETALL", self._keys.slot(client_id, slot)) for slot in batch))
+            records = await self._link.read(
+                *(("HGETALL", self._keys.slot(client_id, slot)) for slot in batch)
+            )
             for slot, record in zip(batch, records, strict=True):
                 if record:
                     found.append(to_invoice(slot, record))
@@ -247,110 +218,136 @@ class RedisStore:
         return await self._changed_client(ROTATE, client_id)
 
     async def revoke_client(self, client_id: bytes) -> Client:
-        """Mark the client revoked and drop its invoices. Raises NoSuchClient, StoreUnavailable.
+        """Mark the client revoked, drop its invoices and mail, free its node. Raises NoSuchClient.
 
-        The slots' marks stay. A crash in between leaves invoices that a revoked client's
-        state keeps from being served; revoking again drops them.
+        The slots' marks stay, and the record still tells the node. A crash in between leaves
+        invoices that a revoked client's state keeps from being served, and a node that another
+        client may take all the same; revoking again drops them. Raises StoreUnavailable.
         """
-        client = await self._changed_client(REVOKE, client_id)
-        slots = await self._used_slots(client_id)
-        if slots:
-            keys = [self._keys.client(client_id), self._keys.index(client_id)]
-            keys += [self._keys.slot(client_id, slot) for slot in slots]
-            await self._change(DROP_INVOICES, keys, slots, client.name)
-        return client
+        async with self._link.lock(client_id):
+            client = await self._changed_client(REVOKE, client_id)
+            slots = await self._used_slots(client_id)
+            if slots:
+                keys = [self._keys.client(client_id), self._keys.index(client_id)]
+                keys += [self._keys.slot(client_id, slot) for slot in slots]
+                await self._link.change(DROP_INVOICES, keys, slots, client.name)
+            await self.mail.forget(client_id)
+            await self._free_node(client_id, client.node_id)
+            return client
 
     async def remove_client(self, client_id: bytes) -> None:
         """Forget the client and all that is its own. Raises NoSuchClient, StoreUnavailable.
 
-        Revoked first, so that no slot appears between reading which there are and deleting
-        them. The name goes last: a name that points nowhere is free, a client without its
-        name would live on unseen.
+        Revoked first, so that nothing appears between reading what there is and deleting it.
+        The name goes last: a name that points nowhere is free, a client without its name would
+        live on unseen. Webhooks are the node's, not the client's: they stay.
         """
         keys = self._keys
-        client = await self._changed_client(REVOKE, client_id)
-        doomed = [keys.client(client_id), keys.index(client_id)]
-        for slot in await self._used_slots(client_id):
-            doomed += [keys.slot(client_id, slot), keys.mark(client_id, slot)]
-        await self._change_command("DEL", *doomed)
-        await self._change(DROP_NAME, [keys.names], [client.name, client_id.hex()], client.name)
+        async with self._link.lock(client_id):
+            client = await self._changed_client(REVOKE, client_id)
+            await self.mail.forget(client_id)
+            await self._free_node(client_id, client.node_id)
+            doomed = [keys.client(client_id), keys.index(client_id)]
+            for slot in await self._used_slots(client_id):
+                doomed += [keys.slot(client_id, slot), keys.mark(client_id, slot)]
+            await self._link.change_command("DEL", *doomed)
+            await self._drop_entry(keys.names, client.name, client_id)
+
+    async def set_timestamps(self, client_id: bytes, form: TimestampForm | None) -> Client:
+        """Choose how the client's notifications are dated. Raises NoSuchClient, StoreUnavailable."""
+        return await self._changed_client(SET_TIMESTAMPS, client_id, "" if form is None else form.value)
 
     async def _client(self, client_id: bytes) -> Client | None:
-        (record,) = await self._read(("HGETALL", self._keys.client(client_id)))
+        (record,) = await self._link.read(("HGETALL", self._keys.client(client_id)))
         return to_client(client_id, record) if record else None
 
-    async def _changed_client(self, script: Script, client_id: bytes) -> Client:
+    async def _changed_client(self, script: Script, client_id: bytes, *args: str) -> Client:
         key = self._keys.client(client_id)
-        (flat,) = await self._change(script, [key], [], f"client {client_id.hex()}")
-        return to_client(client_id, dict(zip(flat[::2], flat[1::2], strict=True)))
+        (flat,) = await self._link.change(script, [key], args, f"client {client_id.hex()}")
+        return _flat_client(client_id, flat)
 
     async def _used_slots(self, client_id: bytes) -> list[int]:
-        (index,) = await self._read(("HGETALL", self._keys.index(client_id)))
+        (index,) = await self._link.read(("HGETALL", self._keys.index(client_id)))
         return sorted(to_index(index).slots)
 
-    # --- how Redis is spoken to -----------------------------------------------------------------
+    # --- nodes ----------------------------------------------------------------------------------
+
+    async def bindings(self) -> Mapping[bytes, bytes]:
+        """The client_id of each node that is bound to a client that is served, by node id.
+
+        An entry of the index that the client's record does not bear out (see `bind`) is none.
+        """
+        found: dict[bytes, bytes] = {}
+        async for part in self._link.scan(self._keys.nodes):
+            nodes = {to_node_id(node): to_client_id(holder) for node, holder in part.items()}
+            records = await self._link.read(
+                *(("HMGET", self._keys.client(each), "state", "node_id") for each in nodes.values())
+            )
+            for (node_id, client_id), (state, bound_to) in zip(nodes.items(), records, strict=True):
+                if state == ClientState.ACTIVE.value.encode() and bound_to == node_id.hex().encode():
+                    found[node_id] = client_id
+        return found
+
+    async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
+        """Say which node a client is; None: not known. Returns once it is on disk.
+
+        The index of nodes comes first, the client's record second: a crash between them leaves
+        an entry that the record does not bear out, which counts for nothing. Raises
+        BoundOtherwise (for what is learnt), NodeTaken, NoSuchClient, StoreUnavailable.
+        """
+        async with self._link.lock(client_id):
+            client = await self._client(client_id)
+            if client is None or client.state is ClientState.REVOKED:
+                raise NoSuchClient(f"there is no client {client_id.hex()} that is served")
+            if by is BoundBy.LEARNT and client.node_id is not None:
+                if client.node_id != node_id:
+                    raise BoundOtherwise(f"client {client.name} is another node")
+                return client
+            if node_id is None:
+                return await self._write_node(client_id, None, by)
+            # Always behind the client's lock, so that no two wait for each other.
+            async with self._link.lock(node_id):
+                await self._take_node(client_id, node_id)
+                try:
+                    return await self._write_node(client_id, node_id, by)
+                except (NoSuchClient, BoundOtherwise):
+                    await self._free_node(client_id, node_id)
+                    raise
+
+    async def _take_node(self, client_id: bytes, node_id: bytes) -> None:
+        (held,) = await self._link.read(("HGET", self._keys.nodes, node_id.hex()))
+        expected = b""
+        if held is not None and (holder := to_client_id(held)) != client_id:
+            other = await self._client(holder)
+            if other is not None and other.state is ClientState.ACTIVE and other.node_id == node_id:
+                raise NodeTaken(
+                    f"{node_id.hex()} is the node of client {other.name} already:"
+                    " rebind, revoke or remove that one first"
+                )
+            expected = held
+        args: list[Argument] = [node_id.hex(), client_id.hex(), expected, NodeTaken.reason]
+        await self._link.change(TAKE_ENTRY, [self._keys.nodes], args, f"node {node_id.hex()}")
+
+    async def _write_node(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
+        new = b"" if node_id is None else node_id.hex().encode()
+        key, what = self._keys.client(client_id), f"client {client_id.hex()}"
+        before, flat = await self._link.change(BIND, [key], [new, by.value], what)
+        if before not in (b"", new):
+            await self._free_node(client_id, to_node_id(before))
+        return _flat_client(client_id, flat)
+
+    async def _free_node(self, client_id: bytes, node_id: bytes | None) -> None:
+        # Not durable: an entry that comes back after a crash counts for nothing.
+        if node_id is not None:
+            await self._drop_entry(self._keys.nodes, node_id.hex(), client_id, durable=False)
+
+    # --- the connection itself ------------------------------------------------------------------
 
     async def probe(self) -> None:
         """Prove that a change is kept as it is promised: make one. Raises StoreUnavailable."""
-        await self._change_command("SET", self._keys.probe, "1", "EX", "60")
-
-    async def _read(self, *commands: Command, atomic: bool = False) -> list[Any]:
-        try:
-            replies = await self._send(commands, atomic=atomic)
-        except StoreUnavailable as error:
-            # A pooled connection that Redis closed may show it only when it is used. Reading
-            # once more does no harm, and the payer who asked would not ask again.
-            if not isinstance(error.__cause__, RedisConnectionError):
-                raise
-            replies = await self._send(commands, atomic=atomic)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise unavailable(reply) from reply
-        return replies
-
-    async def _change(
-        self, script: Script, keys: Sequence[str], args: Sequence[Argument], what: str
-    ) -> list[Any]:
-        """Run a script, durably. Returns what it says behind `ok`; `what` names it in errors."""
-        try:
-            reply: list[Any] = await self._durably(script.by_hash(keys, args))
-        except NoScriptError:
-            reply = await self._durably(script.by_text(keys, args))
-        slug: str = reply[0].decode()
-        if slug == "ok":
-            return reply[1:]
-        raise REFUSALS[slug](f"{what}: {slug.replace('-', ' ')}")
-
-    async def _change_command(self, *command: Argument) -> None:
-        await self._durably(command)
-
-    async def _durably(self, command: Command) -> Any:
-        """Send a change and wait until it is on disk. Raises NoScriptError, StoreUnavailable."""
-        commands: list[Command] = [command]
-        if self._waitaof:
-            commands.append(("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS))
-        async with self._writers:
-            reply, *fsynced = await self._send(commands)
-        if isinstance(reply, NoScriptError):
-            raise reply
-        for answer in (reply, *fsynced):
-            if isinstance(answer, RedisError):
-                raise unavailable(answer) from answer
-        if fsynced and int(fsynced[0][0]) < 1:
-            raise StoreUnavailable(f"Redis did not get a change onto its disk within {FSYNC_TIMEOUT_MS} ms")
-        return reply
-
-    async def _send(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
-        """One round trip on one connection; errors that Redis answers with are in the list."""
-        try:
-            async with self._redis.pipeline(transaction=atomic) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                return await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            raise unavailable(error) from error
+        await self._link.change_command("SET", self._keys.probe, "1", "EX", "60")
 
 
-def unavailable(error: Exception) -> StoreUnavailable:
-    """What any error of Redis is to the service: something that may pass."""
-    return StoreUnavailable(f"Redis: {error or type(error).__name__}")
+def _flat_client(client_id: bytes, flat: Sequence[bytes]) -> Client:
+    """A client from HGETALL's answer as a script hands it on."""
+    return to_client(client_id, dict(zip(flat[::2], flat[1::2], strict=True)))

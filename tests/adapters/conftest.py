@@ -15,8 +15,10 @@ import pytest
 import redis
 
 from sidecar.adapters.redis_embedded import server_executable
+from sidecar.adapters.redis_mail import RedisMail
 from sidecar.adapters.redis_setup import connect_socket, open_store
 from sidecar.adapters.redis_store import RedisStore
+from sidecar.adapters.redis_webhooks import RedisWebhooks
 
 NODE = bytes.fromhex("02") + bytes(range(32))
 Open = Callable[..., Awaitable[RedisStore]]
@@ -159,6 +161,18 @@ async def store(server: Server) -> AsyncIterator[RedisStore]:
     opened = RedisStore(connect_socket(server.socket), NODE, waitaof=waitaof)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def mailbox(store: RedisStore) -> RedisMail:
+    """The mail of that store's clients."""
+    return store.mail
+
+
+@pytest.fixture
+def webhooks(store: RedisStore) -> RedisWebhooks:
+    """The webhooks in that store."""
+    return store.webhooks
 
 
 @pytest.fixture

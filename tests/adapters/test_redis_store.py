@@ -11,12 +11,32 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.adapters import redis_setup, redis_store
+from sidecar.adapters import redis_link, redis_setup, redis_store
 from sidecar.adapters.redis_store import RedisStore
-from sidecar.core.errors import NoSuchClient, StaleInvoice, StoreUnavailable
-from sidecar.core.model import Client, ClientState, Loaded, OfferTag, SlotMark, Usage
+from sidecar.core.errors import NodeTaken, NoSuchClient, StaleInvoice, StoreUnavailable
+from sidecar.core.model import (
+    BoundBy,
+    Client,
+    ClientState,
+    Loaded,
+    OfferTag,
+    SlotMark,
+    TimestampForm,
+    Usage,
+)
 from tests.adapters.conftest import NODE, SAFE, Server, Servers, cluster_options
-from tests.harness.store_contract import StoreContract, a_client, a_tag, an_invoice, later, until
+from tests.harness.mail_contract import PLENTY, ROOM, a_letter
+from tests.harness.store_contract import (
+    StoreContract,
+    a_bound_client,
+    a_client,
+    a_node,
+    a_tag,
+    an_invoice,
+    later,
+    until,
+)
+from tests.harness.webhook_contract import MOST, WORN, a_delivery, a_webhook
 
 StoreOn = Callable[..., RedisStore]
 
@@ -223,7 +243,7 @@ async def test_a_change_that_is_not_on_disk_is_not_acknowledged(
     store = store_on(server, waitaof=True)
     client = a_client()
     await store.add_client(client)
-    monkeypatch.setattr(redis_store, "FSYNC_TIMEOUT_MS", 50)
+    monkeypatch.setattr(redis_link, "FSYNC_TIMEOUT_MS", 50)
     server.command("CONFIG", "SET", "appendfsync", "no")
     with pytest.raises(StoreUnavailable, match="onto its disk"):
         await store.save(client.client_id, an_invoice(), until())
@@ -253,6 +273,9 @@ async def test_a_redis_that_is_away_is_unavailable_and_then_back(
         store.rotate_client(client.client_id),
         store.revoke_client(client.client_id),
         store.remove_client(client.client_id),
+        store.bindings(),
+        store.bind(client.client_id, a_node(), BoundBy.OPERATOR),
+        store.set_timestamps(client.client_id, None),
     ):
         with pytest.raises(StoreUnavailable):
             await call
@@ -298,7 +321,7 @@ async def test_a_redis_that_refuses_changes_is_unavailable(
     await store.save(client.client_id, old, until())
     own.command(*trouble.split())
     if not cure:
-        await store._redis.connection_pool.disconnect()
+        await store._link._redis.connection_pool.disconnect()
     with pytest.raises(StoreUnavailable) as refusal:
         await store.save(client.client_id, an_invoice(tag=later(old.tag)), until())
     assert re.search(said, str(refusal.value))
@@ -401,6 +424,22 @@ async def test_all_scripts_keep_to_one_cluster_slot(
         await store.add_client(client)
         for slot in range(3):
             await store.save(client.client_id, an_invoice(slot), until())
+        node, webhook = a_node(), a_webhook()
+        await store.bind(client.client_id, a_node(), BoundBy.LEARNT)
+        await store.bind(client.client_id, node, BoundBy.OPERATOR)
+        await store.set_timestamps(client.client_id, TimestampForm.Z)
+        kept = [await store.mail.keep(client.client_id, a_letter(), PLENTY, ROOM) for _ in range(3)]
+        await store.mail.drop_mail(client.client_id, [kept[0].number])
+        await store.webhooks.set_webhook(node, webhook, MOST)
+        await store.webhooks.note_state(node, webhook, WORN)
+        await store.webhooks.pause_webhook(node, webhook.app_name, paused=True)
+        await store.webhooks.log_delivery(node, a_delivery())
+        await store.webhooks.mark_unneeded(node, 1)
+    assert len(await store.mail.mail_uses()) == len(await store.webhooks.webhook_nodes()) == 2
+    await store.webhooks.remove_webhook(node, webhook.app_name)
+    await store.webhooks.forget_webhooks(node)
+    with pytest.raises(NodeTaken):
+        await store.add_client(a_bound_client("carol", node))
     assert [usage.slots for _, usage in await store.list_clients()] == [3, 3]
     await store.rotate_client(alice.client_id)
     await store.revoke_client(alice.client_id)

@@ -1,12 +1,19 @@
-"""ports.Store in memory, for tests that need no Redis: it keeps the same contract (store_contract.py)."""
+"""ports.Store and ports.MailStore in memory, for tests that need no Redis.
+
+They keep the same contracts as Redis does (store_contract.py, mail_contract.py).
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sidecar.core.errors import (
+    BoundOtherwise,
     ClientRevoked,
+    MailboxFull,
     NameTaken,
+    NodeTaken,
     NoSuchClient,
     QuotaExceeded,
     SlotOutOfRange,
@@ -15,7 +22,17 @@ from sidecar.core.errors import (
     StoreUnavailable,
     UnknownClient,
 )
-from sidecar.core.model import Client, ClientState, Loaded, SlotMark, StoredInvoice, Usage
+from sidecar.core.mailbox import Kept, Letter, MailLimits, MailUse
+from sidecar.core.model import (
+    BoundBy,
+    Client,
+    ClientState,
+    Loaded,
+    SlotMark,
+    StoredInvoice,
+    TimestampForm,
+    Usage,
+)
 
 
 @dataclass
@@ -23,10 +40,13 @@ class _Record:
     client: Client
     invoices: dict[int, StoredInvoice] = field(default_factory=dict)
     marks: dict[int, tuple[SlotMark, int]] = field(default_factory=dict)
+    letters: dict[int, tuple[Letter, int]] = field(default_factory=dict)
+    """Number -> letter and its end (milliseconds), oldest first."""
+    last_number: int = 0
 
 
 class MemoryStore:
-    """Clients and invoices for as long as the process lives; `now` gives seconds since the epoch.
+    """Clients, invoices and mail for as long as the process lives; `now` gives seconds since the epoch.
 
     While `away` is true every method raises StoreUnavailable, as a Redis that is down does.
     """
@@ -81,6 +101,7 @@ class MemoryStore:
         self._expire()
         if any(record.client.name == client.name for record in self._records.values()):
             raise NameTaken(client.name)
+        self._check_node(client.client_id, client.node_id)
         self._records[client.client_id] = _Record(client)
 
     async def list_clients(self) -> Sequence[tuple[Client, Usage]]:
@@ -113,16 +134,101 @@ class MemoryStore:
         return record.client
 
     async def revoke_client(self, client_id: bytes) -> Client:
-        """Mark the client revoked and drop its invoices."""
+        """Mark the client revoked, drop its invoices and mail, free its node."""
         record = self._record(client_id)
         record.client = replace(record.client, state=ClientState.REVOKED)
         record.invoices.clear()
+        record.letters.clear()
         return record.client
 
     async def remove_client(self, client_id: bytes) -> None:
         """Forget the client and all that is its own."""
         self._record(client_id)
         del self._records[client_id]
+
+    # --- nodes ----------------------------------------------------------------------------------
+
+    async def bindings(self) -> Mapping[bytes, bytes]:
+        """The client_id of each node that is bound to a client that is served."""
+        self._expire()
+        return self._bindings()
+
+    async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
+        """Say which node a client is; None: not known (any more)."""
+        record = self._record(client_id)
+        client = record.client
+        if client.state is ClientState.REVOKED:
+            raise NoSuchClient(client.name)
+        if by is BoundBy.LEARNT and client.node_id is not None:
+            if client.node_id != node_id:
+                raise BoundOtherwise(client.name)
+            return client
+        self._check_node(client_id, node_id)
+        record.client = replace(client, node_id=node_id, bound_by=None if node_id is None else by)
+        return record.client
+
+    async def set_timestamps(self, client_id: bytes, form: TimestampForm | None) -> Client:
+        """Choose how the client's notifications are dated."""
+        record = self._record(client_id)
+        record.client = replace(record.client, timestamps=form)
+        return record.client
+
+    def _bindings(self) -> dict[bytes, bytes]:
+        clients = [record.client for record in self._records.values()]
+        active = [client for client in clients if client.state is ClientState.ACTIVE]
+        return {each.node_id: each.client_id for each in active if each.node_id is not None}
+
+    def _check_node(self, client_id: bytes, node_id: bytes | None) -> None:
+        holder = None if node_id is None else self._bindings().get(node_id)
+        if holder is not None and holder != client_id:
+            raise NodeTaken(f"the node is bound to client {self._records[holder].client.name}")
+
+    # --- mail -----------------------------------------------------------------------------------
+
+    async def keep(self, client_id: bytes, letter: Letter, limits: MailLimits, room: int) -> Kept:
+        """Put a letter last in its queue, or refuse it with nothing changed."""
+        self._expire()
+        record = self._records.get(client_id)
+        if record is None:
+            raise UnknownClient(client_id.hex())
+        if record.client.state is ClientState.REVOKED:
+            raise ClientRevoked(record.client.name)
+        before = _mail_use(record).bytes
+        left = {
+            number: kept
+            for number, (kept, _) in record.letters.items()
+            if (kept.queue, kept.key) != (letter.queue, letter.key)
+        }
+        most_bytes = before + max(0, room)
+        dropped = _dropped(left, letter, limits, most_bytes)
+        record.letters = {number: record.letters[number] for number in left if number not in dropped}
+        record.last_number += 1
+        record.letters[record.last_number] = (letter, letter.kept_at_ms + limits.ttl * 1000)
+        self._expire()
+        return Kept(record.last_number, _mail_use(record), len(dropped))
+
+    async def mail(self, client_id: bytes) -> Sequence[tuple[int, Letter]]:
+        """All letters of a client with their numbers, in the order in which they were kept."""
+        self._expire()
+        record = self._records.get(client_id)
+        return [] if record is None else [(number, letter) for number, (letter, _) in record.letters.items()]
+
+    async def drop_mail(self, client_id: bytes, numbers: Sequence[int]) -> MailUse:
+        """Forget letters that arrived."""
+        self._expire()
+        record = self._records.get(client_id)
+        if record is None:
+            return MailUse(0, 0, 0)
+        for number in numbers:
+            record.letters.pop(number, None)
+        return _mail_use(record)
+
+    async def mail_uses(self) -> Mapping[bytes, MailUse]:
+        """What each client's mailbox holds."""
+        self._expire()
+        return {each: _mail_use(record) for each, record in self._records.items() if record.letters}
+
+    # --------------------------------------------------------------------------------------------
 
     def _record(self, client_id: bytes) -> _Record:
         self._expire()
@@ -138,6 +244,44 @@ class MemoryStore:
         for record in self._records.values():
             record.invoices = {s: each for s, each in record.invoices.items() if each.expires_at > now}
             record.marks = {s: (mark, until) for s, (mark, until) in record.marks.items() if until > now}
+            record.letters = {n: (each, end) for n, (each, end) in record.letters.items() if end > now * 1000}
+
+
+def _dropped(left: Mapping[int, Letter], letter: Letter, limits: MailLimits, most_bytes: int) -> set[int]:
+    """The numbers of the letters that make room for `letter`. Raises MailboxFull."""
+    queue = {number: each for number, each in left.items() if each.queue is letter.queue}
+    others = sum(each.size for each in left.values()) - sum(each.size for each in queue.values())
+    allowed = min(limits.bytes, most_bytes - others)
+    dropped: set[int] = set()
+    while True:
+        there = [*(each for number, each in queue.items() if number not in dropped), letter]
+        # Weighed by what there is too much of: many small letters must not push out a large one,
+        # nor a few large ones many small.
+        weights: Counter[bytes] = Counter()
+        if sum(each.size for each in there) > allowed:
+            for each in there:
+                weights[each.sender] += each.size
+        elif len(there) > limits.letters:
+            weights.update(each.sender for each in there)
+        else:
+            return dropped
+        # Of several that are equally heavy the new letter's own sender, else the one of the oldest letter.
+        most = max(weights.values())
+        heaviest = [each.sender for each in there if weights[each.sender] == most]
+        victim = letter.sender if letter.sender in heaviest else heaviest[0]
+        numbers = [n for n, each in queue.items() if each.sender == victim and n not in dropped]
+        if not numbers:
+            raise MailboxFull("nothing may be dropped for this letter")
+        dropped.add(numbers[0])
+
+
+def _mail_use(record: _Record) -> MailUse:
+    letters = [letter for letter, _ in record.letters.values()]
+    return MailUse(
+        letters=len(letters),
+        bytes=sum(each.size for each in letters),
+        newest_ms=max((each.kept_at_ms for each in letters), default=0),
+    )
 
 
 def _usage(record: _Record) -> Usage:

@@ -24,6 +24,7 @@ from sidecar.core.errors import (
 from sidecar.core.model import (
     CLIENT_ID_SIZE,
     TAG_NONCE_SIZE,
+    BoundBy,
     Client,
     ClientState,
     Family,
@@ -32,6 +33,7 @@ from sidecar.core.model import (
     Quota,
     SlotMark,
     StoredInvoice,
+    TimestampForm,
     Usage,
 )
 from sidecar.ports import Store
@@ -49,6 +51,16 @@ def a_client(name: str = "alice", *, slots: int = 4, size: int = 4_000, ttl: int
         quota=Quota(slots=slots, bytes=size, ttl=ttl),
         created_at=int(time.time()),
     )
+
+
+def a_node() -> bytes:
+    """A wallet's node id."""
+    return b"\x02" + secrets.token_bytes(32)
+
+
+def a_bound_client(name: str = "alice", node_id: bytes | None = None) -> Client:
+    """A new client that the operator bound to a node."""
+    return replace(a_client(name), node_id=node_id or a_node(), bound_by=BoundBy.OPERATOR)
 
 
 def a_tag(issued_at_ms: int = 1_700_000_000_000) -> OfferTag:
@@ -370,4 +382,10 @@ class StoreContract:
         for change in (store.rotate_client, store.revoke_client, store.remove_client):
             with pytest.raises(NoSuchClient):
                 await change(client_id)
+        for by in BoundBy:
+            with pytest.raises(NoSuchClient):
+                await store.bind(client_id, a_node(), by)
+        with pytest.raises(NoSuchClient):
+            await store.set_timestamps(client_id, TimestampForm.Z)
         assert list(await store.list_clients()) == []
+        assert await store.bindings() == {}

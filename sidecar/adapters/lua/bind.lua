@@ -1,0 +1,18 @@
+-- Say which node a client is. What is learnt fills only a gap.
+-- KEYS: 1 client record
+-- ARGV: 1 node id (hex), or '' for none, 2 'operator' or 'learnt'
+-- Returns {'ok', node id before (hex) or '', record}, {'no-such-client'} or {'bound-otherwise'}.
+local state, before = unpack(redis.call('HMGET', KEYS[1], 'state', 'node_id'))
+if state ~= 'active' then
+  return {'no-such-client'}
+end
+if ARGV[2] == 'operator' or not before then
+  if ARGV[1] == '' then
+    redis.call('HDEL', KEYS[1], 'node_id', 'bound_by')
+  else
+    redis.call('HSET', KEYS[1], 'node_id', ARGV[1], 'bound_by', ARGV[2])
+  end
+elseif before ~= ARGV[1] then
+  return {'bound-otherwise'}
+end
+return {'ok', before or '', redis.call('HGETALL', KEYS[1])}

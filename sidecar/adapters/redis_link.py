@@ -1,0 +1,201 @@
+"""How Redis is spoken to: reads, and changes that are acknowledged only after they are on disk.
+
+Either the server fsyncs before it answers (`appendfsync always`), or WAITAOF goes out right
+behind the change, on the same connection: from another connection, or inside Lua, WAITAOF
+returns at once.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from importlib import resources
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
+
+from sidecar.core.errors import (
+    BoundOtherwise,
+    ClientRevoked,
+    MailboxFull,
+    NameTaken,
+    NodeTaken,
+    NoSuchClient,
+    NoSuchWebhook,
+    QuotaExceeded,
+    SidecarError,
+    SlotOutOfRange,
+    StaleInvoice,
+    StaleOffer,
+    StoreUnavailable,
+    TooManyWebhooks,
+    UnknownClient,
+)
+
+Argument: TypeAlias = bytes | str | int
+Command: TypeAlias = tuple[Argument, ...]
+
+FSYNC_TIMEOUT_MS = 4_000
+"""How long WAITAOF may wait; below the socket's timeout, so that the answer still comes."""
+
+BATCH = 256
+"""Records that are read in one pipeline."""
+
+REFUSALS: Mapping[str, type[SidecarError]] = {
+    error.reason: error
+    for error in (
+        UnknownClient,
+        ClientRevoked,
+        SlotOutOfRange,
+        QuotaExceeded,
+        StaleOffer,
+        StaleInvoice,
+        NameTaken,
+        NoSuchClient,
+        NodeTaken,
+        BoundOtherwise,
+        MailboxFull,
+        TooManyWebhooks,
+        NoSuchWebhook,
+    )
+}
+"""What the scripts answer instead of `ok`, by slug."""
+
+
+class Script:
+    """A Lua script of ours, called by its hash; Redis forgets scripts when it restarts."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        source = resources.files("sidecar.adapters").joinpath("lua", f"{name}.lua")
+        self.text = source.read_text(encoding="utf-8")
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+    def by_hash(self, keys: Sequence[str], args: Sequence[Argument]) -> Command:
+        """The call for a Redis that knows the script."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+    def by_text(self, keys: Sequence[str], args: Sequence[Argument]) -> Command:
+        """The call that also teaches it."""
+        return ("EVAL", self.text, len(keys), *keys, *args)
+
+
+class RedisLink:
+    """One Redis server, for all that is kept there.
+
+    Every method raises StoreUnavailable when Redis does not answer in time, or can't do
+    what it should: the text says what. No change is tried again in here: one whose answer was
+    lost may have happened or not, and its sender repeats it.
+
+    A change with `durable=False` does not wait for WAITAOF: for what may be lost in a crash.
+    """
+
+    def __init__(self, redis: Redis, *, waitaof: bool, writers: int) -> None:
+        """`waitaof`, `writers`: as RedisStore takes them."""
+        self._redis = redis
+        self._waitaof = waitaof
+        self._writers = asyncio.Semaphore(writers)
+        self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    def lock(self, name: bytes) -> asyncio.Lock:
+        """The lock of that name, for what takes several changes in several Cluster slots.
+
+        Within this process alone: one sidecar writes an LND's records.
+        """
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
+
+    async def read(self, *commands: Command, atomic: bool = False) -> list[Any]:
+        """The answers to commands that change nothing, in one round trip."""
+        try:
+            replies = await self._send(commands, atomic=atomic)
+        except StoreUnavailable as error:
+            # A pooled connection that Redis closed may show it only when it is used. Reading
+            # once more does no harm, and the payer who asked would not ask again.
+            if not isinstance(error.__cause__, RedisConnectionError):
+                raise
+            replies = await self._send(commands, atomic=atomic)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise unavailable(reply) from reply
+        return replies
+
+    async def scan(self, key: str) -> AsyncIterator[dict[bytes, bytes]]:
+        """A long hash in parts. What is changed meanwhile is in it or not; some may come twice."""
+        cursor = 0
+        while True:
+            ((cursor, part),) = await self.read(("HSCAN", key, cursor, "COUNT", BATCH))
+            if part:
+                yield part
+            if cursor == 0:
+                return
+
+    async def change(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        what: str,
+        *,
+        durable: bool = True,
+    ) -> list[Any]:
+        """Run a script. Returns what it says behind `ok`; `what` names it in errors."""
+        try:
+            reply: list[Any] = await self._change(script.by_hash(keys, args), durable=durable)
+        except NoScriptError:
+            reply = await self._change(script.by_text(keys, args), durable=durable)
+        slug: str = reply[0].decode()
+        if slug == "ok":
+            return reply[1:]
+        raise REFUSALS[slug](f"{what}: {slug.replace('-', ' ')}")
+
+    async def change_command(self, *command: Argument, durable: bool = True) -> None:
+        """Run one command that changes something."""
+        await self._change(command, durable=durable)
+
+    async def change_together(self, *commands: Command) -> None:
+        """Run several commands that change one Cluster slot, all or none; not durable."""
+        async with self._writers:
+            replies = await self._send(commands, atomic=True)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise unavailable(reply) from reply
+
+    async def _change(self, command: Command, *, durable: bool) -> Any:
+        """Send a change and wait until it is as safe as it must be. Raises NoScriptError too."""
+        commands: list[Command] = [command]
+        if durable and self._waitaof:
+            commands.append(("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS))
+        async with self._writers:
+            reply, *fsynced = await self._send(commands)
+        if isinstance(reply, NoScriptError):
+            raise reply
+        for answer in (reply, *fsynced):
+            if isinstance(answer, RedisError):
+                raise unavailable(answer) from answer
+        if fsynced and int(fsynced[0][0]) < 1:
+            raise StoreUnavailable(f"Redis did not get a change onto its disk within {FSYNC_TIMEOUT_MS} ms")
+        return reply
+
+    async def _send(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
+        """One round trip on one connection; errors that Redis answers with are in the list."""
+        try:
+            async with self._redis.pipeline(transaction=atomic) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError) as error:
+            raise unavailable(error) from error
+
+
+def unavailable(error: Exception) -> StoreUnavailable:
+    """What any error of Redis is to the service: something that may pass."""
+    return StoreUnavailable(f"Redis: {error or type(error).__name__}")
