@@ -1,5 +1,7 @@
 """Sends onion messages along blinded paths: past our own LND, through neighbours, or by dialling."""
 
+from dataclasses import dataclass
+
 from sidecar.core import keys, messages, paths
 from sidecar.core.effects import Send
 from sidecar.core.errors import BadPath, NotForUs, PathToSelf, PeerNotConnected
@@ -15,6 +17,21 @@ MAX_HOPS = 32
 
 MAX_RELAYS = 3
 """Neighbours that are tried for one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A message wrapped for its first hop: what `peer` is to be handed."""
+
+    message: Send
+    path: BlindedPath
+    peer: bytes
+    onion: bytes
+
+    @property
+    def path_key(self) -> bytes:
+        """33 bytes."""
+        return self.path.path_key
 
 
 class Courier:
@@ -53,7 +70,7 @@ class Courier:
             if len(path.hops) < 2:
                 raise PathToSelf("a path that ends at our own LND")
             hop = paths.first_hop(path, await self._lnd_key.ecdh(path.path_key))
-            path = paths.advance(path, hop, await self._next_node(hop))
+            path = paths.advance(path, hop, await self.next_node(hop))
         raise BadPath(f"a path with more than {MAX_HOPS_AT_LND} hops at our own LND")
 
     async def _introduction(self, path: BlindedPath) -> bytes:
@@ -62,41 +79,52 @@ class Courier:
             return await self._graph.node_of(node.scid, node.direction)
         return node
 
-    async def _next_node(self, hop: NextHop) -> bytes:
+    async def next_node(self, hop: NextHop) -> bytes:
+        """The node behind a hop. Raises UnknownScid, LndUnavailable."""
         if hop.node_id is not None:
             return hop.node_id
         assert hop.scid is not None  # noqa: S101 - a NextHop has one of the two
         return await self._graph.next_node(hop.scid)
 
-    async def send(self, message: Send) -> None:
-        """Send along `message.path`.
+    async def pack(self, message: Send) -> Parcel:
+        """Wrap a message for the first hop behind our own LND.
 
-        Raises what `past_lnd` does, and PayloadTooLarge, PeerNotConnected, NoRoute.
+        Raises what `past_lnd` does, and PayloadTooLarge.
         """
         path = await self.past_lnd(message.path)
-        peer = await self._introduction(path)
-        try:
-            await self._hand_over(path, peer, message)
-        except PeerNotConnected:
-            await self._send_around(path, peer, message)
+        return self._wrap(message, path, await self._introduction(path))
 
-    async def _hand_over(self, path: BlindedPath, peer: bytes, message: Send) -> None:
+    def _wrap(self, message: Send, path: BlindedPath, peer: bytes) -> Parcel:
         packet = messages.onion_along(
             path, self._entropy(32), message.content_type, message.content, message.reply_path
         )
-        await self._transport.send(peer, path.path_key, packet)
+        return Parcel(message, path, peer, packet)
 
-    async def _send_around(self, path: BlindedPath, peer: bytes, message: Send) -> None:
+    async def send(self, parcel: Parcel) -> None:
+        """Hand a parcel to its first hop, or to a neighbour of that.
+
+        Raises PeerNotConnected, NoRoute, PayloadTooLarge, LndUnavailable.
+        """
+        try:
+            await self._hand_over(parcel)
+        except PeerNotConnected:
+            await self._send_around(parcel)
+
+    async def _hand_over(self, parcel: Parcel) -> None:
+        await self._transport.send(parcel.peer, parcel.path_key, parcel.onion)
+
+    async def _send_around(self, parcel: Parcel) -> None:
+        message, path, peer = parcel.message, parcel.path, parcel.peer
         for relay in (await self._graph.relays_to(peer))[:MAX_RELAYS]:
             try:
-                await self._hand_over(self._through(relay, path, peer), relay, message)
+                await self._hand_over(self._wrap(message, self._through(relay, path, peer), relay))
             except PeerNotConnected:
                 continue
             return
         if not message.may_dial:
             raise PeerNotConnected("the first hop is not connected, nor has it a connected neighbour")
         await self._graph.dial(peer)
-        await self._hand_over(path, peer, message)
+        await self._hand_over(self._wrap(message, path, peer))
 
     def _through(self, relay: bytes, path: BlindedPath, peer: bytes) -> BlindedPath:
         """The path with one hop before it, blinded by ourselves."""
@@ -106,12 +134,11 @@ class Courier:
         hop = paths.encrypt_hop(relay, shared, paths.next_hop_data(peer, override=path.path_key))
         return BlindedPath(relay, keys.public_key(secret), (hop, *path.hops))
 
-    async def forward(self, hop: NextHop, packet: bytes) -> None:
-        """Hand on somebody else's message, as a node that advertises onion messages must.
+    async def forward(self, node_id: bytes, hop: NextHop, packet: bytes) -> None:
+        """Hand somebody else's message to the node behind a hop, as whoever advertises them must.
 
-        Raises NotForUs, PeerNotConnected, UnknownScid, LndUnavailable.
+        Raises NotForUs, PeerNotConnected, LndUnavailable.
         """
-        node_id = await self._next_node(hop)
         if node_id in (self._lnd_node_id, self._own_node_id):
             raise NotForUs("an onion message that goes from LND to itself")
         await self._transport.send(node_id, hop.path_key, packet)

@@ -27,10 +27,10 @@ class Landed:
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """A message for another node, peeled of LND's layer."""
+    """A message for another node, peeled of LND's layer; `packet` is None where LND forwards it itself."""
 
     hop: NextHop
-    packet: bytes
+    packet: bytes | None
 
 
 @dataclass(slots=True)
@@ -59,30 +59,37 @@ class Peeler:
         known = self._known.get(path_key)
         return None if known is None else known.context
 
-    async def peel(self, received: Received, *, forwarding: bool) -> Landed | Passing | None:
-        """Where a message goes; None when it is for another node and LND forwards it itself.
-
-        Raises Malformed, NotForUs, BadContext, LndUnavailable.
-        """
-        ephemeral = onion.check_packet(received.onion)
+    async def peel(self, received: Received) -> Landed | Passing:
+        """Where a message goes. Raises Malformed, NotForUs, BadContext, LndUnavailable."""
+        onion.check_packet(received.onion)
         known = None
         if received.encrypted_recipient_data is not None:
             # LND has opened its layer already: one signer call tells whose the message is.
             known = await self._lead(received.path_key, received.encrypted_recipient_data)
-            if known.own_secret is None and not forwarding:
-                return None
-        secret = await self._lnd_secret(received.path_key)
-        # The blinded key's ECDH, had from the unblinded key: the factor goes to the other side.
-        blinded = paths.blind(ephemeral, secret)
-        layer = onion.peel(received.onion, await self._lnd_key.ecdh(blinded))
-        if isinstance(layer, onion.Final):
-            raise NotForUs("an onion message that ends at LND: no path of ours does")
+            if known.own_secret is None:
+                return Passing(known.hop, None)
+        layer, secret = await self._lnd_layer(received)
         data = messages.read_forward_payload(layer.payload)
         if known is None or known.lnd_data != data:
             known = await self._lead(received.path_key, data, secret)
         if known.own_secret is None:
-            return Passing(known.hop, layer.next_packet) if forwarding else None
+            return Passing(known.hop, layer.next_packet)
         return self._land(known, known.own_secret, layer.next_packet)
+
+    async def next_packet(self, received: Received) -> bytes:
+        """What LND hands to the next node of a message that it forwards. Raises Malformed, NotForUs."""
+        layer, _ = await self._lnd_layer(received)
+        return layer.next_packet
+
+    async def _lnd_layer(self, received: Received) -> tuple[onion.Forward, bytes]:
+        """LND's layer of the onion, and the secret of LND's hop."""
+        secret = await self._lnd_secret(received.path_key)
+        # The blinded key's ECDH, had from the unblinded key: the factor goes to the other side.
+        blinded = paths.blind(onion.check_packet(received.onion), secret)
+        layer = onion.peel(received.onion, await self._lnd_key.ecdh(blinded))
+        if isinstance(layer, onion.Final):
+            raise NotForUs("an onion message that ends at LND: no path of ours does")
+        return layer, secret
 
     async def _lnd_secret(self, path_key: bytes) -> bytes:
         known = self._known.get(path_key)

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sidecar.core import messages, offers
+from sidecar.bindings import Bindings
+from sidecar.core import keys, messages, offers
 from sidecar.core.context import Context, Kind, OfferContext, RequestContext
-from sidecar.core.effects import Effect, Save
+from sidecar.core.effects import Bind, Effect, Save, Send
 from sidecar.core.errors import (
     ContentNotServed,
     OperatorError,
@@ -20,14 +21,17 @@ from sidecar.core.errors import (
     Repeated,
     SidecarError,
     Unavailable,
+    UnknownScid,
     WrongContext,
 )
 from sidecar.core.limits import Rate, Recent, TokenBuckets
+from sidecar.core.mailbox import Letter, Queue
 from sidecar.core.messages import FinalPayload, OfferPathsRequest, ServeStaticInvoice
 from sidecar.core.server import Arrival, Entropy, StaticInvoiceServer
 from sidecar.courier import Courier
+from sidecar.mailroom import Mailroom
 from sidecar.peeler import Landed, Passing, Peeler
-from sidecar.ports import Clock, OnionTransport, Received, Store
+from sidecar.ports import Clock, Graph, OnionTransport, Received, Store
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +70,10 @@ class SidecarService:
         peeler: Peeler,
         courier: Courier,
         transport: OnionTransport,
+        graph: Graph,
         store: Store,
+        bindings: Bindings,
+        mailroom: Mailroom,
         clock: Clock,
         entropy: Entropy,
         limits: ServiceLimits,
@@ -77,7 +84,10 @@ class SidecarService:
         self._peeler = peeler
         self._courier = courier
         self._transport = transport
+        self._graph = graph
         self._store = store
+        self._bindings = bindings
+        self._mailroom = mailroom
         self._clock = clock
         self._entropy = entropy
         self._offers = TokenBuckets(limits.offer)
@@ -120,17 +130,15 @@ class SidecarService:
             log.exception("a message caused a fault in the sidecar; please report it")
 
     async def _process(self, received: Received, *, limited: bool) -> None:
-        forwarding = self._transport.forwards_for_others
-        match await self._peeler.peel(received, forwarding=forwarding):
+        await self._mailroom.heard(received.peer)
+        match await self._peeler.peel(received):
             case Landed(context, payload):
                 if not limited and not self._within_limits(context):
                     raise RateLimited("over a limit of its offer or client")
-                await self._perform(await self._decide(context, payload))
-            case Passing(hop, packet):
-                await self._courier.forward(hop, packet)
-                self.counters["forwarded"] += 1
-            case None:
-                self.counters["passed"] += 1
+                effects = await self._decide(received.peer, context, payload)
+                await self._perform(effects, received.peer)
+            case Passing() as passing:
+                await self._pass_on(received, passing)
 
     def _may_enter(self, received: Received, context: Context | None) -> bool:
         if context is not None:
@@ -155,9 +163,41 @@ class SidecarService:
             self._complained.add(error.reason)
             log.error("messages are lost: %s", error)
 
+    # --- for others -------------------------------------------------------------------------------
+
+    async def _pass_on(self, received: Received, passing: Passing) -> None:
+        """A message for another node: forwarded where LND does not, and kept where it is a client's."""
+        by_lnd = not self._transport.forwards_for_others
+        try:
+            node_id = await self._courier.next_node(passing.hop)
+        except UnknownScid:
+            if not by_lnd:
+                raise
+            node_id = b""
+        if self._bindings.client_of(node_id) is None:
+            if by_lnd:
+                self.counters["passed"] += 1
+                return
+            assert passing.packet is not None  # noqa: S101 - in custom mode we peel every message
+            await self._courier.forward(node_id, passing.hop, passing.packet)
+            self.counters["forwarded"] += 1
+            return
+        packet = passing.packet or await self._peeler.next_packet(received)
+        letter = Letter(
+            queue=Queue.MESSAGES,
+            to=node_id,
+            path_key=passing.hop.path_key,
+            onion=packet,
+            sender=received.peer,
+            # One and the same packet is kept once, however often it is played again.
+            key=keys.sha256(passing.hop.path_key + packet),
+            kept_at_ms=self._clock.now_ms(),
+        )
+        self.counters[f"{await self._mailroom.take(letter, passed_on=by_lnd)}.message"] += 1
+
     # --- load, decide -----------------------------------------------------------------------------
 
-    async def _decide(self, context: Context, payload: FinalPayload) -> list[Effect]:
+    async def _decide(self, sender: bytes, context: Context, payload: FinalPayload) -> list[Effect]:
         content_type = payload.content_type
         if content_type == messages.INVOICE_REQUEST:
             if isinstance(context, OfferContext) and context.kind is Kind.INVOICE_REQUEST:
@@ -177,8 +217,12 @@ class SidecarService:
                 served = Arrival(context, payload.reply_path, await self._store.load(client_id, slot), now_ms)
                 admitted = self._server.admit_static_invoice(served, message, family)
                 opened = [await self._peeler.walk(path) for path in admitted.invoice.offer.paths]
-                forward_path = await self._courier.past_lnd(message.forward_invoice_request_path)
-                return self._server.on_serve_static_invoice(served, admitted, opened, forward_path)
+                given = message.forward_invoice_request_path
+                forward_path = await self._courier.past_lnd(given)
+                through_lnd = len(forward_path.hops) < len(given.hops)
+                return self._server.on_serve_static_invoice(
+                    served, admitted, opened, forward_path, sender if through_lnd else None
+                )
         raise WrongContext(f"{type(message).__name__} over a path that is not for it")
 
     async def _invoice_request(self, context: OfferContext, payload: FinalPayload) -> list[Effect]:
@@ -199,19 +243,56 @@ class SidecarService:
 
     # --- perform ----------------------------------------------------------------------------------
 
-    async def _perform(self, effects: Sequence[Effect]) -> None:
+    async def _perform(self, effects: Sequence[Effect], sender: bytes) -> None:
         for effect in effects:
             if isinstance(effect, Save):
                 # What it raises ends the list: nothing is acknowledged that was not kept.
                 await self._store.save(effect.client_id, effect.invoice, effect.mark_until)
                 self.counters["stored"] += 1
-                continue
-            try:
-                await self._courier.send(effect)
-                self.counters[f"sent.{effect.what}"] += 1
+        async with asyncio.TaskGroup() as beside:
+            for effect in effects:
+                if isinstance(effect, Send) and effect.mail_key is not None:
+                    # It is kept before it goes out, which takes the disk's time: the payer need not wait.
+                    beside.create_task(self._try(effect, sender))
+                elif not isinstance(effect, Save):
+                    await self._try(effect, sender)
+
+    async def _try(self, effect: Send | Bind, sender: bytes) -> None:
+        what = effect.what if isinstance(effect, Send) else "bind"
+        try:
+            if isinstance(effect, Bind):
+                await self._learn(effect)
+            else:
+                await self._send(effect, sender)
                 self._complained.clear()
-            except SidecarError as error:
-                # An offline wallet must not cost the payer the invoice: the list goes on.
-                self.counters[f"unsent.{effect.what}.{error.reason}"] += 1
-                log.debug("not sent: %s: %s: %s", effect.what, error.reason, error)
-                self._complain(error)
+        except SidecarError as error:
+            # An offline wallet must not cost the payer the invoice: the list goes on.
+            self.counters[f"unsent.{what}.{error.reason}"] += 1
+            log.debug("not sent: %s: %s: %s", what, error.reason, error)
+            self._complain(error)
+
+    async def _send(self, message: Send, sender: bytes) -> None:
+        parcel = await self._courier.pack(message)
+        outcome = "sent"
+        if message.mail_key is not None and self._bindings.client_of(parcel.peer) is not None:
+            letter = Letter(
+                queue=Queue.REQUESTS,
+                to=parcel.peer,
+                path_key=parcel.path_key,
+                onion=parcel.onion,
+                sender=sender,
+                key=message.mail_key,
+                kept_at_ms=self._clock.now_ms(),
+            )
+            outcome = await self._mailroom.take(letter, passed_on=False)
+        else:
+            await self._courier.send(parcel)
+        self.counters[f"{outcome}.{message.what}"] += 1
+
+    async def _learn(self, effect: Bind) -> None:
+        known = self._bindings.client_of(effect.node_id) is not None
+        # A node that announces itself is there for the whole network: its mail is not ours to keep.
+        if not known and await self._graph.is_announced(effect.node_id):
+            self.counters["unbound.announced"] += 1
+            return
+        await self._bindings.learn(effect.client_id, effect.node_id)

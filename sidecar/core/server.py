@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from sidecar.core import context as contexts
-from sidecar.core import messages, paths, static_invoices
+from sidecar.core import keys, messages, paths, static_invoices
 from sidecar.core.context import Kind, OfferContext, RequestContext
-from sidecar.core.effects import Effect, Save, Send
+from sidecar.core.effects import Bind, Effect, Save, Send
 from sidecar.core.errors import (
     ClientRevoked,
     ContextExpired,
@@ -183,11 +183,13 @@ class StaticInvoiceServer:
         admitted: AdmittedInvoice,
         opened: Sequence[contexts.Context | None],
         forward_path: BlindedPath,
+        neighbour: bytes | None = None,
     ) -> list[Effect]:
-        """Keep an admitted invoice, then acknowledge it.
+        """Keep an admitted invoice, learn who the client is, then acknowledge the invoice.
 
         `opened`: where the invoice's offer paths lead, each walked; None when not to us.
-        `forward_path`: the message's, behind our own LND. Raises WrongOfferPaths.
+        `forward_path`: the message's, behind our own LND. `neighbour`: the peer that brought the
+        message, where its forward path led through our LND. Raises WrongOfferPaths.
         """
         context, invoice = arrival.context, admitted.invoice
         # "MUST use blinded paths from the preceding `offer_paths` message": only we can make
@@ -212,8 +214,15 @@ class StaticInvoiceServer:
         # "SHOULD wait until the invoice is confirmed as persisted before sending this message":
         # Save stands first, and the list ends with it when it fails.
         acknowledgement = messages.encode(StaticInvoicePersisted(), admitted.family)
+        learnt: list[Effect] = []
+        # Who sends over a connection of its own, and lets requests come back over the same one, is the
+        # wallet itself: one behind another node starts its paths there.
+        known = arrival.client().node_id
+        if neighbour is not None and neighbour == forward_path.introduction_node and neighbour != known:
+            learnt.append(Bind(context.client_id, neighbour))
         return [
             Save(context.client_id, stored, mark_until=context.expires_at),
+            *learnt,
             Send("static_invoice_persisted", arrival.answer_path(), *acknowledgement),
         ]
 
@@ -247,7 +256,8 @@ class StaticInvoiceServer:
             # `forward_invoice_request_path`"; LDK's server does so first.
             path = paths.decode_path(stored.forward_path)
             content = (messages.INVOICE_REQUEST, request.encoded)
-            effects.append(Send("invoice_request", path, *content, reply_path=reply_path))
+            key = keys.sha256(request.encoded)
+            effects.append(Send("invoice_request", path, *content, reply_path=reply_path, mail_key=key))
         # "SHOULD retrieve the persisted invoice and respond to the payer with it"
         answer = (messages.STATIC_INVOICE, stored.invoice)
         return [*effects, Send("static_invoice", reply_path, *answer, may_dial=True)]

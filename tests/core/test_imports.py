@@ -19,20 +19,50 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "sidecar.ports": ("sidecar.core",),
     "sidecar.peeler": ("sidecar.core", "sidecar.ports"),
     "sidecar.courier": ("sidecar.core", "sidecar.ports"),
-    "sidecar.service": ("sidecar.core", "sidecar.ports", "sidecar.peeler", "sidecar.courier"),
-    "sidecar.config": ("sidecar.core",),
+    "sidecar.bindings": ("sidecar.core", "sidecar.ports"),
+    "sidecar.mailroom": ("sidecar.core", "sidecar.ports", "sidecar.bindings"),
+    "sidecar.lsps": ("sidecar.core", "sidecar.ports"),
+    "sidecar.service": (
+        "sidecar.core",
+        "sidecar.ports",
+        "sidecar.bindings",
+        "sidecar.courier",
+        "sidecar.mailroom",
+        "sidecar.peeler",
+    ),
+    "sidecar.options": ("sidecar.core",),
+    "sidecar.config": ("sidecar.core", "sidecar.options"),
     "sidecar.adapters": ("sidecar.adapters", "sidecar.core", "sidecar.ports", "sidecar.rpc"),
     "sidecar.app": (
         "sidecar.__version__",
         "sidecar.adapters",
+        "sidecar.bindings",
         "sidecar.config",
         "sidecar.core",
         "sidecar.courier",
+        "sidecar.lsps",
+        "sidecar.mailroom",
         "sidecar.peeler",
         "sidecar.ports",
         "sidecar.service",
     ),
-    "sidecar.cli": ("sidecar.__version__", "sidecar.commands", "sidecar.config", "sidecar.core.errors"),
+    "sidecar.cli": (
+        "sidecar.__version__",
+        "sidecar.commands",
+        "sidecar.config",
+        "sidecar.core.errors",
+        "sidecar.options",
+        "sidecar.webhook_commands",
+    ),
+    "sidecar.printing": ("sidecar.options",),
+    "sidecar.webhook_commands": (
+        "sidecar.commands",
+        "sidecar.config",
+        "sidecar.core.errors",
+        "sidecar.core.webhooks",
+        "sidecar.printing",
+        "sidecar.rpc.sidecar.v1",
+    ),
     "sidecar.commands": (
         "sidecar.adapters.admin_client",
         "sidecar.adapters.permissions",
@@ -40,6 +70,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "sidecar.config",
         "sidecar.core.errors",
         "sidecar.core.model",
+        "sidecar.options",
+        "sidecar.printing",
         # The messages of the admin service, which it prints; never LND's.
         "sidecar.rpc.sidecar.v1",
     ),
@@ -48,7 +80,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 
 # The core takes bytes and gives bytes: what it may use of Python has no clock, socket, log or file.
-CORE_MAY_USE = {"collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "re", "typing"}
+CORE_MAY_USE = {
+    *("collections", "dataclasses", "enum", "functools", "hashlib", "hmac", "re", "typing"),
+    # Text to values and back; of datetime just what is told which time it is.
+    *("datetime", "ipaddress", "json", "urllib"),
+}
 
 CRYPTO = {"coincurve", "cryptography"}
 

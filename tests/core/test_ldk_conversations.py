@@ -143,11 +143,11 @@ async def test_what_ldk_sends_through_lnd_peels_to_the_packet_that_lnd_sent_on(t
             continue
         opener = Peeler(server.node_id, LocalKey(server.secret), OWN)
         received = Received(bytes(33), said.path_key, said.packet, None)
-        passing = await opener.peel(received, forwarding=True)
+        passing = await opener.peel(received)
         assert isinstance(passing, Passing)
         assert passing.hop.node_id in [node.node_id for node in talk.nodes.values()]
         # What was for a sleeping wallet was not sent on.
-        to = onward.get((passing.hop.path_key, passing.packet))
+        to = onward.get((passing.hop.path_key, await opener.next_packet(received)))
         if to is not None:
             assert to.node_id == passing.hop.node_id
             passed += 1
@@ -205,7 +205,7 @@ class Answering:
         for effect in effects:
             if not isinstance(effect, Send):
                 continue
-            await self.courier.send(effect)
+            await self.courier.send(await self.courier.pack(effect))
             peer, path_key, packet = self.wire.sent[-1]
             (node,) = (node for node in self.talk.nodes.values() if node.node_id == peer)
             payload, data = node.open(path_key, packet)
@@ -307,13 +307,13 @@ async def test_what_ldk_sends_over_our_paths_lands_with_its_context(talk: Conver
     )
     for content_type in (75_540, 75_544, 64):
         _, payload, _ = next(talk.of_type(content_type))
-        await wallet.send(Send("any", path, content_type, payload.content, payload.reply_path))
+        await wallet.send(
+            await wallet.pack(Send("any", path, content_type, payload.content, payload.reply_path))
+        )
         peer, path_key, packet = ours.wire.sent[-1]
         assert peer == ours.lnd.node_id
         received = Received(bytes(33), path_key, packet, path.hops[0].encrypted_recipient_data)
-        landed = await Peeler(ours.lnd.node_id, LocalKey(ours.lnd.secret), OWN).peel(
-            received, forwarding=False
-        )
+        landed = await Peeler(ours.lnd.node_id, LocalKey(ours.lnd.secret), OWN).peel(received)
         assert isinstance(landed, Landed)
         assert landed.context == RequestContext(CLIENT.client_id, 1)
         assert (landed.payload.content, landed.payload.reply_path) == (payload.content, payload.reply_path)

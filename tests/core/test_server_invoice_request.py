@@ -49,7 +49,13 @@ def test_request_is_forwarded_to_the_byte_with_the_payers_reply_path_attached() 
     forwarded, _ = SERVER.on_invoice_request(kept.asked(), request, forward=True)
     # No dialling: a client could send us to any address.
     assert forwarded == Send(
-        "invoice_request", FORWARD_PATH, 64, request.encoded, reply_path=REPLY_PATH, may_dial=False
+        "invoice_request",
+        FORWARD_PATH,
+        64,
+        request.encoded,
+        reply_path=REPLY_PATH,
+        may_dial=False,
+        mail_key=keys.sha256(request.encoded),
     )
 
 

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
+from sidecar.bindings import Bindings
 from sidecar.core import keys, messages, offers, onion, paths
 from sidecar.core.errors import Malformed, NoRoute, PeerNotConnected, UnknownScid
 from sidecar.core.keys import SidecarKeys
 from sidecar.core.limits import Rate
+from sidecar.core.mailbox import MailLimits
 from sidecar.core.model import (
     CLIENT_ID_SIZE,
+    BoundBy,
     Client,
     ClientState,
     Family,
@@ -31,8 +34,9 @@ from sidecar.core.offers import Offer
 from sidecar.core.paths import BlindedPath, NextHop
 from sidecar.core.server import ServerSettings, StaticInvoiceServer
 from sidecar.courier import Courier
+from sidecar.mailroom import Mailroom, MailroomSettings
 from sidecar.peeler import Peeler
-from sidecar.ports import Received
+from sidecar.ports import PeerChange, PeersNow, Received
 from sidecar.service import ServiceLimits, SidecarService
 from tests.harness.link import LinkClosed
 from tests.harness.memory_store import MemoryStore
@@ -43,6 +47,7 @@ from tests.harness.wallet import CHAIN, Issued, Wallet
 DAY = 86_400
 LND_SECRET = keys.sha256(b"the key of the tests' LND")
 PLENTY = Rate(per_second=1_000, burst=1_000)
+MAIL = MailLimits(letters=20, bytes=2_000_000, ttl=7 * DAY)
 NO_LIMITS = ServiceLimits(offer=PLENTY, client=PLENTY, stores=PLENTY, offer_paths=PLENTY)
 
 
@@ -129,6 +134,68 @@ class LoopbackLink:
         self.inbox.put_nowait(None)
 
 
+class FakePeers:
+    """ports.Peers of an LND in process; `received` is how many bytes came from each connected peer."""
+
+    def __init__(self) -> None:
+        self.received: dict[bytes, int] = {}
+        self._changes: asyncio.Queue[PeerChange | PeersNow] = asyncio.Queue()
+        self._changes.put_nowait(PeersNow(frozenset()))
+        self._taken = asyncio.Event()
+
+    def change(self, node_id: bytes, *, online: bool) -> None:
+        """A peer comes or goes."""
+        if online:
+            self.received[node_id] = 0
+        else:
+            self.received.pop(node_id, None)
+        self._changes.put_nowait(PeerChange(node_id, online))
+
+    def start_anew(self) -> None:
+        """LND's stream was cut, and stands again."""
+        self._changes.put_nowait(PeersNow(frozenset(self.received)))
+
+    def restart(self) -> None:
+        """A new reader: what the earlier one did not read is void."""
+        self._changes = asyncio.Queue()
+        self.start_anew()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the reader knows all."""
+        return self._changes.empty()
+
+    async def receive(self) -> AsyncIterator[PeersNow | PeerChange]:
+        """Who is there, then every change."""
+        while True:
+            yield await self._changes.get()
+
+    async def bytes_received(self) -> dict[bytes, int]:
+        """Bytes from each connected peer."""
+        return dict(self.received)
+
+
+class NotedNotifier:
+    """ports.Notifier that notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.notified: list[tuple[bytes, str]] = []
+        self.announced: list[tuple[bytes, str]] = []
+        self.came: list[bytes] = []
+
+    def notify(self, node_id: bytes, method: str) -> None:
+        """Wake a node."""
+        self.notified.append((node_id, method))
+
+    def announce(self, node_id: bytes, app_name: str) -> None:
+        """webhook_registered."""
+        self.announced.append((node_id, app_name))
+
+    def connected(self, node_id: bytes) -> None:
+        """The node is here."""
+        self.came.append(node_id)
+
+
 class LoopbackNetwork:
     """ports.OnionTransport over an LND in process, with its peers.
 
@@ -142,15 +209,18 @@ class LoopbackNetwork:
         self._lnd_secret = lnd_secret
         self._links: dict[bytes, LoopbackLink] = {}
         self._arrived: asyncio.Queue[Received | None] = asyncio.Queue()
+        self.peers = FakePeers()
 
     def connect(self, node_id: bytes) -> LoopbackLink:
         """A new connection of a peer."""
         self._links[node_id] = LoopbackLink(node_id, self)
+        self.peers.change(node_id, online=True)
         return self._links[node_id]
 
     def disconnect(self, node_id: bytes) -> None:
         """The end of a peer's connection."""
-        self._links.pop(node_id, None)
+        if self._links.pop(node_id, None) is not None:
+            self.peers.change(node_id, online=False)
 
     def waiting(self, node_id: bytes) -> int:
         """Messages that a connected peer has not read yet."""
@@ -205,6 +275,7 @@ class FakeGraph:
     sciddirs: dict[tuple[int, int], bytes] = field(default_factory=dict)
     relays: dict[bytes, Sequence[bytes]] = field(default_factory=dict)
     reachable: set[bytes] = field(default_factory=set)
+    announced: set[bytes] = field(default_factory=set)
     dialled: list[bytes] = field(default_factory=list)
     line_is_free: asyncio.Event = field(default_factory=asyncio.Event)
     """While it is not set, dialling takes forever."""
@@ -228,6 +299,14 @@ class FakeGraph:
         """Neighbours of a node."""
         return self.relays.get(node_id, ())
 
+    async def has_channel(self, node_id: bytes) -> bool:
+        """Whether one of the scids is a channel with the node."""
+        return node_id in self.scids.values()
+
+    async def is_announced(self, node_id: bytes) -> bool:
+        """Whether the test says so."""
+        return node_id in self.announced
+
     async def dial(self, node_id: bytes) -> None:
         """Connect to a node. Raises NoRoute."""
         self.dialled.append(node_id)
@@ -245,6 +324,7 @@ class WatchedStore(MemoryStore):
         self.calls: Counter[str] = Counter()
         self.load_error: Exception | None = None
         self.save_error: Exception | None = None
+        self.bind_error: Exception | None = None
 
     async def load(self, client_id: bytes, slot: int) -> Loaded:
         """As MemoryStore, or `load_error`."""
@@ -260,6 +340,12 @@ class WatchedStore(MemoryStore):
             raise self.save_error
         return await super().save(client_id, invoice, mark_until)
 
+    async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
+        """As MemoryStore, or `bind_error`."""
+        if self.bind_error is not None:
+            raise self.bind_error
+        return await super().bind(client_id, node_id, by)
+
 
 class World:
     """The sidecar at work on an LND in process. Use it as `async with World(...) as world`."""
@@ -273,6 +359,10 @@ class World:
         self.store = WatchedStore(self.clock)
         self.lnd_key = CountingKey(LND_SECRET)
         self.counters: Counter[str] = Counter()
+        self.notifier = NotedNotifier()
+        self.bindings = Bindings(self.store, self.counters)
+        self.mailroom = self._new_mailroom()
+        self._mail: asyncio.Task[None]
         self.server = StaticInvoiceServer(ServerSettings(self.lnd_node_id, self.keys, CHAIN, 365 * DAY))
         self.service = SidecarService(
             server=self.server,
@@ -286,22 +376,46 @@ class World:
                 entropy=os.urandom,
             ),
             transport=self.network,
+            graph=self.graph,
             store=self.store,
+            bindings=self.bindings,
+            mailroom=self.mailroom,
             clock=self.clock,
             entropy=os.urandom,
             limits=limits,
             counters=self.counters,
         )
 
+    def _new_mailroom(self) -> Mailroom:
+        return Mailroom(
+            settings=MailroomSettings(MAIL, total_bytes=100 * MAIL.bytes),
+            bindings=self.bindings,
+            store=self.store,
+            transport=self.network,
+            peers=self.network.peers,
+            notifier=self.notifier,
+            clock=self.clock,
+            counters=self.counters,
+        )
+
+    def restart_mailroom(self) -> None:
+        """All that it knew by itself is gone; LND tells it who is connected now."""
+        self._mail.cancel()
+        self.network.peers.restart()
+        self.mailroom = self.service._mailroom = self._new_mailroom()
+        self._mail = asyncio.create_task(self.mailroom.run())
+
     async def __aenter__(self) -> Self:
         self._running = asyncio.create_task(self.service.run())
+        self._mail = asyncio.create_task(self.mailroom.run())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
+        self._mail.cancel()
+        await asyncio.gather(self._running, self._mail, return_exceptions=True)
 
     async def settled(self) -> None:
         """Wait until all that has arrived is dealt with; raises when the service's loop has ended."""
@@ -310,8 +424,14 @@ class World:
             self.network.pause()
             await self._running
             self._running = asyncio.create_task(self.service.run())
-            if self.network.idle:
+            await self._mail_settled()
+            if self.network.idle and self.network.peers.idle:
                 return
+
+    async def _mail_settled(self) -> None:
+        while not self.network.peers.idle or self.mailroom._tasks:
+            assert not self._mail.done()
+            await asyncio.sleep(0)
 
     async def assert_silence(self, *nodes: Node) -> None:
         """All is dealt with, and none of the nodes has heard a word."""
@@ -334,9 +454,15 @@ class World:
     async def wallet(self, name: str = "alice", family: Family = Family.LDK, *, slots: int = 10) -> Wallet:
         """A connected wallet of a new client, with its request path."""
         request_path = self.server.request_path(await self.client(name, slots=slots), os.urandom)
+        wallet = self.wallet_of(request_path)
+        wallet.family = family
+        return wallet
+
+    def wallet_of(self, request_path: BlindedPath) -> Wallet:
+        """Another connected wallet, with the same client's request path."""
         secret = os.urandom(32)
         link = self.network.connect(keys.public_key(secret))
-        return Wallet(secret, link, self.lnd_node_id, request_path, family)
+        return Wallet(secret, link, self.lnd_node_id, request_path, Family.LDK)
 
     def payer(self) -> Payer:
         """A connected payer."""

@@ -1,11 +1,13 @@
 """An often-offline wallet: asks for offer paths, makes an offer and a static invoice, leaves it."""
 
+import json
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar.core import bolt12, keys, messages, offers, paths, static_invoices
+from sidecar.core.lsps0 import LSPS_MESSAGE
 from sidecar.core.messages import OfferPaths, OfferPathsRequest, ServeStaticInvoice, StaticInvoicePersisted
 from sidecar.core.model import Family
 from sidecar.core.paths import BlindedPath
@@ -52,6 +54,11 @@ class Wallet(Node):
         """Send offer_paths_request."""
         request = messages.encode(OfferPathsRequest(slot), self.family)
         await self.send_along(self.request_path, *request, self._reply_path(b"slot" + bytes([slot])))
+
+    async def issue(self, slot: int = 0) -> Issued:
+        """Ask for offer paths, and wait for them."""
+        await self.ask_offer_paths(slot)
+        return await self.receive_offer_paths()
 
     async def receive_offer_paths(self) -> Issued:
         """Wait for offer_paths."""
@@ -118,8 +125,7 @@ class Wallet(Node):
 
     async def set_up(self, slot: int = 0) -> tuple[str, Issued, bytes]:
         """From nothing to an offer that is ready: its string, what was issued, the invoice."""
-        await self.ask_offer_paths(slot)
-        issued = await self.receive_offer_paths()
+        issued = await self.issue(slot)
         offer = self.make_offer(issued)
         invoice = self.make_invoice(offer)
         await self.leave_invoice(issued, invoice)
@@ -130,6 +136,23 @@ class Wallet(Node):
     def offer_string(offer: dict[int, bytes]) -> str:
         """What a payer scans."""
         return bolt12.encode_string("lno", encode_tlvs(offer))
+
+    async def set_webhook(self, app_name: str, url: str) -> dict[str, int]:
+        """Register a webhook by LSPS5; the result."""
+        params = {"app_name": app_name, "webhook": url}
+        request = {
+            "jsonrpc": "2.0",
+            "id": os.urandom(10).hex(),
+            "method": "lsps5.set_webhook",
+            "params": params,
+        }
+        await self.link.send_custom(LSPS_MESSAGE, json.dumps(request).encode())
+        type_, answer = await self.link.receive_custom()
+        assert type_ == LSPS_MESSAGE
+        members = json.loads(answer)
+        assert members["id"] == request["id"]
+        result: dict[str, int] = members["result"]
+        return result
 
     async def receive_invoice_request(self) -> Arrived:
         """Wait for a forwarded invoice_request, verified."""

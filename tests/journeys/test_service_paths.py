@@ -170,6 +170,8 @@ async def test_forwarded_request_goes_through_a_neighbour_too() -> None:
         at = await scene(world)
         relay = world.payer()
         world.graph.relays[at.wallet.node_id] = [relay.node_id]
+        # Announced, and so no phone whose mail is kept.
+        world.graph.announced.add(at.wallet.node_id)
         offer, _, _ = await world.offer(at.wallet)
         await at.wallet.link.close()
         request = await at.payer.send_request(offer)

@@ -1,0 +1,77 @@
+"""Which node is which client: said by the operator, or learnt from a wallet that speaks for itself."""
+
+import logging
+from collections import Counter
+from collections.abc import Collection
+
+from sidecar.core.bounded import Bounded
+from sidecar.core.errors import BoundOtherwise, NodeTaken
+from sidecar.core.model import BoundBy, Client
+from sidecar.ports import Store
+
+log = logging.getLogger(__name__)
+
+_COMPLAINTS = 1_000
+
+
+class Bindings:
+    """All bindings in memory: each message that LND forwards is looked up here, with Redis away as well."""
+
+    def __init__(self, store: Store, counters: Counter[str]) -> None:
+        self._store = store
+        self._counters = counters
+        self._clients: dict[bytes, bytes] = {}
+        self._complained: Bounded[tuple[bytes, bytes], None] = Bounded(_COMPLAINTS)
+
+    async def refresh(self) -> None:
+        """Read all of them: another sidecar may have made some. Raises StoreUnavailable."""
+        self._clients = dict(await self._store.bindings())
+
+    def client_of(self, node_id: bytes) -> bytes | None:
+        """The client_id of a node, if it is bound to one that is served."""
+        return self._clients.get(node_id)
+
+    def items(self) -> Collection[tuple[bytes, bytes]]:
+        """(node id, client_id) of all."""
+        return self._clients.items()
+
+    async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
+        """Bind a client, for good. Raises NodeTaken, NoSuchClient, BoundOtherwise, StoreUnavailable."""
+        client = await self._store.bind(client_id, node_id, by)
+        self.forget(client_id)
+        if client.node_id is not None:
+            self._clients[client.node_id] = client_id
+            log.info("client %s is node %s (%s)", client.name, client.node_id.hex(), by.value)
+        return client
+
+    async def learn(self, client_id: bytes, node_id: bytes) -> None:
+        """A wallet has shown that it is this node. Raises StoreUnavailable, NoSuchClient.
+
+        What is known already is not replaced: that is said in the log, once, and left to the operator.
+        """
+        if self._clients.get(node_id) == client_id:
+            return
+        try:
+            await self.bind(client_id, node_id, BoundBy.LEARNT)
+        except (BoundOtherwise, NodeTaken) as error:
+            self._counters[f"unbound.{error.reason}"] += 1
+            if (client_id, node_id) not in self._complained:
+                self._complained[client_id, node_id] = None
+                log.warning(
+                    "a client seems to be another node than it is bound to (%s): if its wallet has moved, "
+                    "`sidecar client rebind %s` lets it be learnt anew",
+                    error,
+                    client_id.hex(),
+                )
+            return
+        self._counters["bound"] += 1
+
+    def add(self, client: Client) -> None:
+        """A client that was made with a node of its own."""
+        if client.node_id is not None:
+            self._clients[client.node_id] = client.client_id
+
+    def forget(self, client_id: bytes) -> None:
+        """A client is not served any more, or its node is not known any more."""
+        for node_id in [node for node, client in self._clients.items() if client == client_id]:
+            del self._clients[node_id]

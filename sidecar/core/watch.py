@@ -1,0 +1,75 @@
+"""Whether a node got what was handed to it: a connection that stands says nothing about that.
+
+LND's "sent successfully" means written to a socket. A suspended phone keeps its connection for
+minutes, and all that shows life is that bytes come from it. Times are milliseconds.
+"""
+
+PROOF_AFTER_MS = 30_000
+"""Bytes that come this long after a letter was sent can't have been under way before: they prove life."""
+
+SILENT_AFTER_MS = 20_000
+"""A node that was sent something and gives no sign for so long is asleep: LDK pings every 10 s."""
+
+
+class Watch:
+    """What was sent to one node over its present connection, until the node proves that it lives.
+
+    Letters go by their numbers in the mailbox.
+    """
+
+    def __init__(self) -> None:
+        self._sent: dict[int, int] = {}
+        self._bytes: int | None = None
+        self._looked_at = 0
+        self._alive_at = 0
+        self._told_at = -1
+
+    def sent(self, number: int, now_ms: int) -> None:
+        """A letter was handed over."""
+        self._sent[number] = now_ms
+
+    def __contains__(self, number: int) -> bool:
+        """Whether a letter was handed over on this connection."""
+        return number in self._sent
+
+    def __len__(self) -> int:
+        """How many letters lack proof."""
+        return len(self._sent)
+
+    def heard(self, now_ms: int) -> list[int]:
+        """Something came from the node just now; the letters that it surely got are forgotten."""
+        self._alive_at = now_ms
+        return self._proven(now_ms)
+
+    def looked(self, bytes_recv: int, now_ms: int) -> list[int]:
+        """The count of bytes from the node as it stands; the letters that it surely got are forgotten."""
+        before, since = self._bytes, self._looked_at
+        self._bytes, self._looked_at = bytes_recv, now_ms
+        if before is None or bytes_recv <= before:
+            return []
+        self._alive_at = now_ms
+        # The bytes came at some time after the last look; it is only sure that they came after that.
+        return self._proven(since)
+
+    def _proven(self, alive_at: int) -> list[int]:
+        proven = [number for number, at in self._sent.items() if at <= alive_at - PROOF_AFTER_MS]
+        for number in proven:
+            del self._sent[number]
+        return proven
+
+    def silent(self, now_ms: int) -> bool:
+        """Whether letters wait for proof, and the node has given no sign for too long."""
+        if not self._sent:
+            return False
+        return now_ms - max(self._alive_at, min(self._sent.values())) >= SILENT_AFTER_MS
+
+    def newly_silent(self, now_ms: int) -> bool:
+        """Whether it is silent, and this was not asked before since it last gave a sign."""
+        news = self.silent(now_ms) and self._told_at < self._alive_at
+        if news:
+            self._told_at = self._alive_at
+        return news
+
+    def unheard(self) -> bool:
+        """Whether a letter was sent and no sign of life has come since."""
+        return any(at >= self._alive_at for at in self._sent.values())

@@ -1,0 +1,161 @@
+"""Which node is a client: said by the operator, or learnt from a wallet that speaks for itself."""
+
+import logging
+import os
+
+import pytest
+
+from sidecar.core import keys
+from sidecar.core.errors import NodeTaken, StoreUnavailable
+from sidecar.core.model import BoundBy
+from tests.harness.fakes import World
+from tests.harness.wallet import Wallet
+
+MODES = pytest.mark.parametrize("native", [True, False], ids=["native", "custom"])
+
+
+async def bound(world: World, wallet: Wallet) -> bytes | None:
+    """The client that the wallet's node is bound to, once all is dealt with."""
+    await world.settled()
+    return world.bindings.client_of(wallet.node_id)
+
+
+async def only_client(world: World) -> bytes:
+    """The id of the one client."""
+    ((client, _),) = await world.store.list_clients()
+    return client.client_id
+
+
+@MODES
+async def test_a_wallet_that_leaves_an_invoice_over_its_own_connection_is_learnt(native: bool) -> None:
+    """serve_static_invoice comes from peer X, and its forward path leads through us to that same X."""
+    async with World(native=native) as world:
+        wallet = await world.wallet()
+        await world.offer(wallet)
+        assert await bound(world, wallet) == await only_client(world)
+        client = await world.store.find_client("alice")
+        assert (client.node_id, client.bound_by) == (wallet.node_id, BoundBy.LEARNT)
+        assert world.counters["bound"] == 1
+
+
+async def test_a_binding_is_learnt_once() -> None:
+    """Every further invoice of the same wallet changes nothing, and costs no write."""
+    async with World() as world:
+        wallet = await world.wallet()
+        for slot in (0, 1):
+            await world.offer(wallet, slot)
+        await world.settled()
+        assert world.counters["bound"] == 1
+
+
+async def test_a_wallet_behind_another_node_is_not_learnt() -> None:
+    """Its forward path starts at its neighbour: whoever carries its messages is not the wallet."""
+    async with World() as world:
+        wallet = await world.wallet()
+        wallet.forward_path = wallet.path_to_self(b"forwarded", through_lnd=False)
+        await world.offer(wallet)
+        assert await bound(world, wallet) is None
+
+
+async def test_a_message_that_another_node_brought_binds_nobody() -> None:
+    """The forward path leads to the wallet, and the message comes from elsewhere: no proof of either."""
+    async with World() as world:
+        wallet, carrier = await world.wallet(), world.payer()
+        issued = await wallet.issue()
+        wallet.link, home = carrier.link, wallet.link
+        await wallet.leave_invoice(issued, wallet.make_invoice(wallet.make_offer(issued)))
+        await world.settled()
+        assert world.counters["stored"] == 1
+        assert world.bindings.client_of(wallet.node_id) is None
+        assert world.bindings.client_of(carrier.node_id) is None
+        await home.close()
+
+
+async def test_an_announced_node_is_not_learnt() -> None:
+    """A node that the whole network can see is no sleeping phone: its mail is not ours to keep."""
+    async with World() as world:
+        wallet = await world.wallet()
+        world.graph.announced.add(wallet.node_id)
+        await world.offer(wallet)
+        assert await bound(world, wallet) is None
+        assert world.counters["unbound.announced"] == 1
+
+
+async def test_a_learnt_binding_is_never_replaced_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    """Another node with the client's paths is served, stays unbound, and the operator reads of it once."""
+    caplog.set_level(logging.WARNING, "sidecar.bindings")
+    async with World() as world:
+        wallet = await world.wallet()
+        await world.offer(wallet)
+        other = world.wallet_of(wallet.request_path)
+        for slot in (1, 2):
+            await world.offer(other, slot)
+        assert await bound(world, other) is None
+        assert await bound(world, wallet) == await only_client(world)
+        assert world.counters["unbound.bound-otherwise"] == 2
+        (record,) = caplog.records
+        assert "sidecar client rebind" in record.message
+
+
+async def test_after_a_rebind_the_next_wallet_is_learnt() -> None:
+    """The operator lets go of the old node: the new one leaves an invoice, and is bound."""
+    async with World() as world:
+        wallet = await world.wallet()
+        await world.offer(wallet)
+        await world.settled()
+        await world.bindings.bind(await only_client(world), None, BoundBy.OPERATOR)
+        assert world.bindings.client_of(wallet.node_id) is None
+        other = world.wallet_of(wallet.request_path)
+        await world.offer(other, 1)
+        assert await bound(world, other) == await only_client(world)
+
+
+async def test_the_operators_word_wins_over_what_is_seen() -> None:
+    """A client that the operator bound stays bound so, whoever leaves its invoices."""
+    async with World() as world:
+        wallet = await world.wallet()
+        said = keys.public_key(b"\x09" * 32)
+        await world.bindings.bind(await only_client(world), said, BoundBy.OPERATOR)
+        await world.offer(wallet)
+        assert await bound(world, wallet) is None
+        assert world.bindings.client_of(said) == await only_client(world)
+
+
+async def test_a_node_is_no_more_than_one_clients() -> None:
+    """The first keeps it: learnt for a second one it is refused, and said by the operator too."""
+    async with World() as world:
+        alice = await world.wallet("alice")
+        await world.offer(alice)
+        bob = await world.client("bob")
+        alice.request_path = world.server.request_path(bob, os.urandom)
+        await world.offer(alice)
+        await world.settled()
+        assert world.counters["unbound.node-taken"] == 1
+        with pytest.raises(NodeTaken):
+            await world.bindings.bind(bob.client_id, alice.node_id, BoundBy.OPERATOR)
+
+
+async def test_bindings_are_there_after_a_restart() -> None:
+    """They are kept with the clients, and read at the start."""
+    async with World() as world:
+        wallet = await world.wallet()
+        await world.offer(wallet)
+        await world.settled()
+        world.bindings._clients.clear()
+        await world.bindings.refresh()
+        assert world.bindings.client_of(wallet.node_id) == await only_client(world)
+
+
+async def test_a_failing_store_costs_no_acknowledgement() -> None:
+    """What can't be learnt now is learnt with the next invoice: the invoice is kept, and is said to be."""
+    async with World() as world:
+        wallet = await world.wallet()
+        issued = await wallet.issue()
+        world.store.bind_error = StoreUnavailable("away")
+        await wallet.leave_invoice(issued, wallet.make_invoice(wallet.make_offer(issued)))
+        await wallet.receive_persisted()
+        await world.settled()
+        assert world.counters["unsent.bind.store-unavailable"] == 1
+        world.store.bind_error = None
+        await world.offer(wallet, 1)
+        assert await bound(world, wallet) == await only_client(world)
