@@ -1,6 +1,7 @@
 """The one place where adapters are built and wired: `sidecar serve`."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -11,26 +12,47 @@ from contextlib import AsyncExitStack
 from tenacity import AsyncRetrying, retry_if_exception_type
 
 from sidecar import __version__
-from sidecar.adapters.admin import AdminService, StatusSnapshot, start_admin
+from sidecar.adapters.admin import AdminService, StatusSnapshot
 from sidecar.adapters.admin_client import admin_socket_path
+from sidecar.adapters.admin_server import start_admin
+from sidecar.adapters.admin_webhooks import WebhooksService
 from sidecar.adapters.dialler import Dialler
 from sidecar.adapters.graph import LndGraph
-from sidecar.adapters.lnd import Lnd, LndNodeKey, NodeInfo, backoff
+from sidecar.adapters.lnd import Lnd, LndNodeKey, LndSigner, NodeInfo, backoff
 from sidecar.adapters.onions import CustomOnions, NativeOnions
+from sidecar.adapters.peers import CustomLsps, LndPeers, NativeLsps
 from sidecar.adapters.redis_setup import open_store
 from sidecar.adapters.redis_store import RedisStore
+from sidecar.adapters.webhooks import WebhookNotifier, WebhookSettings
+from sidecar.bindings import Bindings
 from sidecar.config import LimitSettings, Settings
 from sidecar.core import bolt12, paths
-from sidecar.core.errors import LndSetupError, LndUnavailable, ModeChanged, StoreUnavailable
+from sidecar.core.errors import (
+    LndSetupError,
+    LndUnavailable,
+    ModeChanged,
+    NoSuchClient,
+    StoreUnavailable,
+    Unavailable,
+)
 from sidecar.core.keys import SidecarKeys
 from sidecar.core.limits import Rate
-from sidecar.core.model import Client
+from sidecar.core.model import Client, TimestampForm
 from sidecar.core.server import ServerSettings, StaticInvoiceServer
 from sidecar.courier import Courier
+from sidecar.lsps import LspsService, LspsSettings
+from sidecar.mailroom import Mailroom, MailroomSettings
 from sidecar.peeler import Peeler
+from sidecar.ports import LspsTransport, OnionTransport
 from sidecar.service import ServiceLimits, SidecarService
 
 log = logging.getLogger(__name__)
+
+REFRESH_EVERY = 30
+"""Seconds after which another sidecar's bindings are known here."""
+
+TIDY_EVERY = 3_600
+"""Seconds between looks for webhooks that nothing speaks for any more."""
 
 
 class SystemClock:
@@ -128,7 +150,7 @@ def _limits(settings: LimitSettings) -> ServiceLimits:
 
 
 class Sidecar:
-    """The sidecar on an LND that is known: everything behind is built anew when LND changes its kind."""
+    """The sidecar on an LND that is known: what handles onions is built anew when LND changes its kind."""
 
     def __init__(
         self, settings: Settings, lnd: Lnd, info: NodeInfo, keys: SidecarKeys, store: RedisStore
@@ -140,58 +162,158 @@ class Sidecar:
         self._store = store
         self._counters: Counter[str] = Counter()
         self._transport: NativeOnions | CustomOnions | None = None
+        self._mailroom: Mailroom | None = None
         self._server = StaticInvoiceServer(
             ServerSettings(info.node_id, keys, bolt12.CHAINS[info.network], settings.paths_lifetime)
+        )
+        # On a test network nodes announce private addresses; on the others nobody honest does.
+        private = info.network in ("regtest", "simnet")
+        self._dialler = Dialler(lnd, info.node_id, private_addresses=private)
+        self._graph = LndGraph(lnd, info.node_id, self._dialler)
+        self._bindings = Bindings(store, self._counters)
+        lsps5 = settings.lsps5
+        self._notifier = WebhookNotifier(
+            store=store.webhooks,
+            signer=LndSigner(lnd),
+            form_of=self._timestamps_of,
+            settings=WebhookSettings(
+                cooldown=lsps5.cooldown,
+                networks=lsps5.private_networks,
+                ports=lsps5.ports,
+                ca_file=lsps5.cafile,
+            ),
+            clock=SystemClock(),
+            counters=self._counters,
+        )
+        self._lsps = LspsService(
+            store=store.webhooks,
+            notifier=self._notifier,
+            clock=SystemClock(),
+            may_register=self._is_known,
+            settings=LspsSettings(max_webhooks=lsps5.max_webhooks, ports=lsps5.ports),
+            counters=self._counters,
         )
 
     async def run(self) -> None:
         """Answer the operator and the network until cancelled."""
         self._settings.datadir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        admin = AdminService(self._store, RequestPaths(self._server), self.status, self._settings.quota)
-        listening = await start_admin(admin, admin_socket_path(self._settings.datadir))
+        await self._read_bindings()
+        admin = AdminService(
+            self._store,
+            RequestPaths(self._server),
+            self._bindings,
+            self.status,
+            self._settings.quota,
+            mail_use=lambda client_id: self._mailroom.use(client_id) if self._mailroom else None,
+        )
+        webhooks = WebhooksService(self._store, self._store.webhooks, self._lsps, self._notifier)
+        listening = await start_admin(admin, admin_socket_path(self._settings.datadir), webhooks)
         try:
-            while True:
-                try:
-                    # In a task of its own: before Python 3.13 a TaskGroup that ends with an error
-                    # leaves its task looking cancelled for ever (`Task.cancelling`).
-                    await asyncio.create_task(self._serve_lnd())
-                except* ModeChanged:
-                    await self._meet_again()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._notifier.run())
+                tasks.create_task(self._keep_bindings())
+                tasks.create_task(self._keep_webhooks_tidy())
+                tasks.create_task(self._serve())
         finally:
+            await self._dialler.aclose()
             await listening.stop()
 
+    async def _serve(self) -> None:
+        while True:
+            try:
+                # In a task of its own: before Python 3.13 a TaskGroup that ends with an error
+                # leaves its task looking cancelled for ever (`Task.cancelling`).
+                await asyncio.create_task(self._serve_lnd())
+            except* ModeChanged:
+                await self._meet_again()
+
     async def _serve_lnd(self) -> None:
-        kind = NativeOnions if self._info.mode == "native" else CustomOnions
-        transport = self._transport = kind(self._lnd, self._count)
-        # On a test network nodes announce private addresses; on the others nobody honest does.
-        private = self._info.network in ("regtest", "simnet")
-        dialler = Dialler(self._lnd, self._info.node_id, private_addresses=private)
+        transport, lsps = self._transports()
         lnd_key = LndNodeKey(self._lnd)
         courier = Courier(
             lnd_node_id=self._info.node_id,
             own_node_id=self._keys.node_id,
             lnd_key=lnd_key,
-            graph=LndGraph(self._lnd, self._info.node_id, dialler),
+            graph=self._graph,
             transport=transport,
             entropy=os.urandom,
         )
+        mailroom = self._mailroom = self._new_mailroom(transport)
         service = SidecarService(
             server=self._server,
             peeler=Peeler(self._info.node_id, lnd_key, self._keys),
             courier=courier,
             transport=transport,
+            graph=self._graph,
             store=self._store,
+            bindings=self._bindings,
+            mailroom=mailroom,
             clock=SystemClock(),
             entropy=os.urandom,
             limits=_limits(self._settings.limits),
             counters=self._counters,
         )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(service.run())
+            tasks.create_task(mailroom.run())
+            tasks.create_task(self._lsps.run(lsps))
+            tasks.create_task(self._say_ready(transport))
+
+    def _transports(self) -> tuple[NativeOnions | CustomOnions, LspsTransport]:
+        if self._info.mode == "native":
+            self._transport = NativeOnions(self._lnd, self._count)
+            return self._transport, NativeLsps(self._lnd, self._count)
+        lsps = CustomLsps(self._lnd, self._count)
+        self._transport = CustomOnions(self._lnd, self._count, others=lsps.take)
+        return self._transport, lsps
+
+    def _new_mailroom(self, transport: OnionTransport) -> Mailroom:
+        return Mailroom(
+            settings=MailroomSettings(self._settings.mail, self._settings.mail_total_bytes),
+            bindings=self._bindings,
+            store=self._store.mail,
+            transport=transport,
+            peers=LndPeers(self._lnd, self._count),
+            notifier=self._notifier,
+            clock=SystemClock(),
+            counters=self._counters,
+        )
+
+    # --- who is whose -------------------------------------------------------------------------------
+
+    async def _read_bindings(self) -> None:
+        async for attempt in AsyncRetrying(retry=retry_if_exception_type(StoreUnavailable), wait=backoff()):
+            with attempt:
+                await self._bindings.refresh()
+
+    async def _keep_bindings(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_EVERY)
+            with contextlib.suppress(StoreUnavailable):
+                await self._bindings.refresh()
+
+    async def _keep_webhooks_tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_EVERY)
+            with contextlib.suppress(Unavailable):
+                await self._lsps.tidy(self._is_known)
+
+    async def _is_known(self, node_id: bytes) -> bool:
+        """Whether a node is a client's, or has a channel with LND. Raises LndUnavailable."""
+        return self._bindings.client_of(node_id) is not None or await self._graph.has_channel(node_id)
+
+    async def _timestamps_of(self, node_id: bytes) -> TimestampForm:
+        """How a node's notifications are dated. Raises StoreUnavailable."""
+        default = self._settings.lsps5.timestamps
+        client_id = self._bindings.client_of(node_id)
+        if client_id is None:
+            return default
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(service.run())
-                tasks.create_task(self._say_ready(transport))
-        finally:
-            await dialler.aclose()
+            return (await self._store.find_client(client_id.hex())).timestamps or default
+        except NoSuchClient:
+            return default
+
+    # --- saying what is -----------------------------------------------------------------------------
 
     async def _say_ready(self, transport: NativeOnions | CustomOnions) -> None:
         await transport.up.wait()

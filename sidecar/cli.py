@@ -5,6 +5,7 @@ be read.
 """
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sidecar import __version__, commands, config
+from sidecar import __version__, commands, config, options, webhook_commands
 from sidecar.core.errors import SidecarError
 
 Run = Callable[[argparse.Namespace, config.Settings], str]
@@ -42,10 +43,32 @@ def _global_options(shown: bool) -> _Parser:
         group.add_argument(flag, help=text.replace("%", "%%") if shown else argparse.SUPPRESS, **rest)
 
     add("--json", "print JSON, for scripts", action="store_true")
-    for option in (config.CONFIG, *config.OPTIONS):
+    for option in (options.CONFIG, *options.OPTIONS):
         default = f" (default: {option.default})" if option.default else ""
         add(option.flag, option.help + default, metavar=option.metavar, dest=option.name)
     return parser
+
+
+def _add_webhook_commands(top: Any, command: Callable[..., _Parser], quiet: Sequence[_Parser]) -> None:
+    text = "where clients are notified"
+    webhook = top.add_parser("webhook", help=text, description=text, parents=quiet)
+    hooks = webhook.add_subparsers(metavar="COMMAND", required=True)
+    for name, run, text in (
+        ("add", webhook_commands.add, "register a webhook for a client that can't by itself"),
+        ("list", webhook_commands.list_webhooks, "a client's webhooks and last notifications"),
+        ("test", webhook_commands.test, "notify a client now, and tell what came of it"),
+        ("pause", webhook_commands.pause, "stop using a webhook"),
+        ("resume", webhook_commands.resume, "use a paused webhook again"),
+        ("remove", webhook_commands.remove, "forget a webhook"),
+    ):
+        made = command(hooks, name, run, text)
+        made.add_argument("client", metavar="CLIENT", help="a name, a client id, or a node id")
+        if name == "test":
+            made.add_argument("app", metavar="APP", nargs="?", help="the webhook's name (default: all)")
+        elif name != "list":
+            made.add_argument("app", metavar="APP", help="the webhook's name")
+        if name == "add":
+            made.add_argument("url", metavar="URL", help="https://…; - reads it from standard input")
 
 
 def _parser() -> _Parser:
@@ -73,9 +96,9 @@ def _parser() -> _Parser:
     clients = client.add_subparsers(metavar="COMMAND", required=True)
     added = command(clients, "add", commands.add, "let a client in, and print its request paths")
     added.add_argument("name", metavar="NAME")
-    added.add_argument("--ttl", metavar="TIME", help=config.CLIENT_TTL.help)
-    added.add_argument("--slots", metavar="N", help=config.CLIENT_SLOTS.help)
-    added.add_argument("--bytes", metavar="N", help=config.CLIENT_BYTES.help)
+    added.add_argument("--ttl", metavar="TIME", help=options.CLIENT_TTL.help)
+    added.add_argument("--slots", metavar="N", help=options.CLIENT_SLOTS.help)
+    added.add_argument("--bytes", metavar="N", help=options.CLIENT_BYTES.help)
     command(clients, "list", commands.list_clients, "all clients")
     for name, run, text in (
         ("show", commands.show, "one client: when its slots end, what it uses, its request paths"),
@@ -84,6 +107,19 @@ def _parser() -> _Parser:
         ("remove", commands.remove, "forget the client and everything kept for it"),
     ):
         command(clients, name, run, text).add_argument("name", metavar="NAME", help="a name or a client id")
+    added.add_argument(
+        "--node-id", metavar="ID", help="the wallet's node id (default: learnt from the wallet)"
+    )
+    added.add_argument("--timestamps", metavar="FORM", help=options.TIMESTAMPS.help)
+    text = "say which node a client is; without --node-id it is learnt anew"
+    rebound = command(clients, "rebind", commands.rebind, text)
+    rebound.add_argument("name", metavar="NAME", help="a name or a client id")
+    rebound.add_argument("--node-id", metavar="ID", help="the wallet's node id")
+    text = "how a client's notifications are dated"
+    dated = command(clients, "timestamps", commands.timestamps, text)
+    dated.add_argument("name", metavar="NAME", help="a name or a client id")
+    dated.add_argument("form", metavar="FORM", help="offset, z, or default: as the server's setting says")
+    _add_webhook_commands(top, command, quiet)
     command(top, "status", commands.status, "what the running server stands on, and what it did")
     text = "the macaroon that the sidecar needs, as lncli bakes it"
     baked = command(top, "macaroon-permissions", commands.macaroon_permissions, text)
@@ -134,10 +170,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             args = _parser().parse_args(argv, argparse.Namespace(json=False))
-            names = [option.name for option in (config.CONFIG, *config.OPTIONS)]
+            names = [option.name for option in (options.CONFIG, *options.OPTIONS)]
             settings = config.load({name: vars(args)[name] for name in names if name in vars(args)})
             debug = settings.loglevel == "debug"
             text = args.run(args, settings)
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                # Names that wallets chose may have letters that this terminal has not.
+                sys.stdout.reconfigure(errors="backslashreplace")
             sys.stdout.write(f"{text}\n" if text else "")
         finally:
             sys.stdout.flush()  # here, where a closed pipe can still be told from a fault

@@ -6,66 +6,20 @@ it is imported where it is needed.
 
 import argparse
 import asyncio
-import json
 import os
 import time
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sidecar import config
+from sidecar import options
 from sidecar.adapters import permissions
 from sidecar.config import Settings
+from sidecar.core.errors import BadNodeId
 from sidecar.core.model import Quota
+from sidecar.printing import as_json, fields, span, table, utc
 
 if TYPE_CHECKING:
     from sidecar.adapters.admin_client import AdminClient
     from sidecar.rpc.sidecar.v1 import admin_pb2
-
-Row = Sequence[object]
-
-# --- output -------------------------------------------------------------------------------------
-
-
-def table(head: Sequence[str], rows: Iterable[Row]) -> str:
-    """Plain text in aligned columns: numbers to the right, all else to the left."""
-    body = [list(row) for row in rows]
-    cells = [list(head), *([str(cell) for cell in row] for row in body)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    right = [bool(body) and all(isinstance(row[i], int) for row in body) for i in range(len(head))]
-    lines = (
-        "  ".join(
-            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)
-        )
-        for row in cells
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def fields(pairs: Iterable[tuple[str, object]]) -> str:
-    """One `name  value` a line, the values below each other."""
-    pairs = list(pairs)
-    width = max(len(name) for name, _ in pairs)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
-
-
-def utc(seconds: int) -> str:
-    """Seconds since the epoch as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def span(seconds: int) -> str:
-    """A time from now in the unit that a person would use: `in 12 days`, `3 hours ago`."""
-    for unit, size in (("day", config.DAY), ("hour", config.HOUR), ("minute", config.MINUTE), ("second", 1)):
-        count = abs(seconds) // size
-        if count >= (1 if unit == "second" else 2):
-            words = f"{count} {unit}{'' if count == 1 else 's'}"
-            return f"in {words}" if seconds > 0 else f"{words} ago"
-    return "now"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2)
 
 
 def _state(client: "admin_pb2.Client") -> str:
@@ -83,6 +37,10 @@ def _client_json(client: "admin_pb2.Client") -> dict[str, Any]:
         "quota": {"slots": quota.slots, "bytes": quota.bytes, "ttl_seconds": quota.ttl_seconds},
         "slots_used": client.slots_used,
         "bytes_used": client.bytes_used,
+        "node_id": client.node_id or None,
+        "bound_by": client.bound_by or None,
+        "timestamps": client.timestamps or None,
+        "mailbox": {"messages": client.mail_letters, "bytes": client.mail_bytes},
     }
 
 
@@ -97,7 +55,10 @@ def _client_text(client: "admin_pb2.Client") -> str:
             ("paths", f"generation {client.generation}"),
             ("slots", f"{client.slots_used} of {quota.slots} used"),
             ("bytes", f"{client.bytes_used} of {quota.bytes} used"),
-            ("ttl", f"{config.format_duration(quota.ttl_seconds)} an invoice"),
+            ("ttl", f"{options.format_duration(quota.ttl_seconds)} an invoice"),
+            ("node", f"{client.node_id} ({client.bound_by})" if client.node_id else "not known yet"),
+            ("mailbox", f"{client.mail_letters} messages, {client.mail_bytes} bytes"),
+            ("timestamps", client.timestamps or "as the server's setting says"),
         ]
     )
 
@@ -114,7 +75,8 @@ def _quiet_grpc() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
-def _connect(settings: Settings) -> "AdminClient":
+def connect(settings: Settings) -> "AdminClient":
+    """The running server of the data directory."""
     _quiet_grpc()
     from sidecar.adapters.admin_client import AdminClient  # noqa: PLC0415 - after the line above
 
@@ -133,38 +95,68 @@ def serve(_args: argparse.Namespace, settings: Settings) -> str:
 def add(args: argparse.Namespace, settings: Settings) -> str:
     """Let a client in, and print its request paths."""
 
-    def limit(option: config.Option[int], text: str | None, flag: str) -> int:
+    def limit(option: options.Option[int], text: str | None, flag: str) -> int:
         return 0 if text is None else option.read(text, f"the flag {flag}")
 
     quota = Quota(
-        slots=limit(config.CLIENT_SLOTS, args.slots, "--slots"),
-        bytes=limit(config.CLIENT_BYTES, args.bytes, "--bytes"),
-        ttl=limit(config.CLIENT_TTL, args.ttl, "--ttl"),
+        slots=limit(options.CLIENT_SLOTS, args.slots, "--slots"),
+        bytes=limit(options.CLIENT_BYTES, args.bytes, "--bytes"),
+        ttl=limit(options.CLIENT_TTL, args.ttl, "--ttl"),
     )
-    with _connect(settings) as server:
-        added = server.add(args.name, quota)
+    node_id = _node_id(args)
+    with connect(settings) as server:
+        added = server.add(args.name, quota, node_id, args.timestamps or "")
     return _with_paths(args, added.client, added.paths)
 
 
 def rotate(args: argparse.Namespace, settings: Settings) -> str:
     """Make new request paths for a client, and print them."""
-    with _connect(settings) as server:
+    with connect(settings) as server:
         rotated = server.rotate(args.name)
     return _with_paths(args, rotated.client, rotated.paths)
 
 
 def _with_paths(args: argparse.Namespace, client: "admin_pb2.Client", paths: bytes) -> str:
     if args.json:
-        return _json(_client_json(client) | {"paths": paths.hex()})
+        return as_json(_client_json(client) | {"paths": paths.hex()})
     return f"{_client_text(client)}\n\n{_paths_text(paths)}"
+
+
+def _node_id(args: argparse.Namespace) -> str:
+    """What --node-id says; nothing when it was not given."""
+    if args.node_id == "":
+        # A script whose variable is not set means no "learn it anew".
+        raise BadNodeId("--node-id is empty: give the 66 hex digits of the wallet's public key")
+    return args.node_id or ""
+
+
+def rebind(args: argparse.Namespace, settings: Settings) -> str:
+    """Say which node a client is."""
+    node_id = _node_id(args)
+    with connect(settings) as server:
+        client = server.rebind(args.name, node_id).client
+    if args.json:
+        return as_json(_client_json(client))
+    if client.node_id:
+        return f"client {client.name} is node {client.node_id}"
+    return f"client {client.name}: its node is learnt anew, when its wallet leaves its next invoice"
+
+
+def timestamps(args: argparse.Namespace, settings: Settings) -> str:
+    """Choose how a client's notifications are dated."""
+    with connect(settings) as server:
+        client = server.set_timestamps(args.name, args.form).client
+    if args.json:
+        return as_json(_client_json(client))
+    return f"client {client.name}: timestamps {client.timestamps or 'as the server says'}"
 
 
 def list_clients(args: argparse.Namespace, settings: Settings) -> str:
     """All clients with what they use."""
-    with _connect(settings) as server:
+    with connect(settings) as server:
         clients = server.clients().clients
     if args.json:
-        return _json({"clients": [_client_json(client) for client in clients]})
+        return as_json({"clients": [_client_json(client) for client in clients]})
     if not clients:
         return "no clients yet: `sidecar client add NAME` lets one in"
     rows = [
@@ -183,7 +175,7 @@ def list_clients(args: argparse.Namespace, settings: Settings) -> str:
 
 def show(args: argparse.Namespace, settings: Settings) -> str:
     """One client: its slots, its use, its request paths."""
-    with _connect(settings) as server:
+    with connect(settings) as server:
         shown = server.show(args.name)
     if args.json:
         slots = [
@@ -197,7 +189,7 @@ def show(args: argparse.Namespace, settings: Settings) -> str:
             }
             for each in shown.slots
         ]
-        return _json(_client_json(shown.client) | {"paths": shown.paths.hex(), "slots": slots})
+        return as_json(_client_json(shown.client) | {"paths": shown.paths.hex(), "slots": slots})
     now = int(time.time())
     rows = [
         (
@@ -218,25 +210,25 @@ def show(args: argparse.Namespace, settings: Settings) -> str:
 
 def revoke(args: argparse.Namespace, settings: Settings) -> str:
     """Serve nothing for a client any more."""
-    with _connect(settings) as server:
+    with connect(settings) as server:
         client = server.revoke(args.name).client
     if args.json:
-        return _json(_client_json(client))
+        return as_json(_client_json(client))
     return f"client {client.name} is revoked: its invoices are gone, and nothing is served for it"
 
 
 def remove(args: argparse.Namespace, settings: Settings) -> str:
     """Forget a client."""
-    with _connect(settings) as server:
+    with connect(settings) as server:
         server.remove(args.name)
     if args.json:
-        return _json({"removed": args.name})
+        return as_json({"removed": args.name})
     return f"client {args.name} is removed"
 
 
 def status(args: argparse.Namespace, settings: Settings) -> str:
     """What the running server stands on, and what it did."""
-    with _connect(settings) as server:
+    with connect(settings) as server:
         answer = server.status()
     pairs: list[tuple[str, object]] = [
         (name, getattr(answer, name))
@@ -253,7 +245,7 @@ def status(args: argparse.Namespace, settings: Settings) -> str:
     ]
     counters = dict(sorted(answer.counters.items()))
     if args.json:
-        return _json(dict(pairs) | {"counters": counters})
+        return as_json(dict(pairs) | {"counters": counters})
     pairs[-1] = ("onion messages", "arriving" if answer.stream_up else "not arriving: LND is away")
     text = fields((name.replace("_", " "), value) for name, value in pairs)
     return f"{text}\n\n{table(('COUNTER', 'COUNT'), counters.items())}" if counters else text
@@ -268,7 +260,7 @@ def macaroon_permissions(args: argparse.Namespace, settings: Settings) -> str:
     wanted = vars(args)["lnd.version"]
     chosen = {kind: rest for kind, (version, *rest) in kinds.items() if wanted in (None, version)}
     if args.json:
-        return _json({kind: permissions.permissions(uris) for kind, (_, uris) in chosen.items()})
+        return as_json({kind: permissions.permissions(uris) for kind, (_, uris) in chosen.items()})
     recipes = [
         f"# {title}\n{permissions.bake_command(uris, settings.network)}" for title, uris in chosen.values()
     ]

@@ -17,6 +17,7 @@ import pytest
 
 from sidecar import __version__, cli, config
 from sidecar.adapters.admin_client import admin_socket_path
+from sidecar.core import keys
 from sidecar.core.errors import LndSetupError, LndUnavailable
 from sidecar.rpc.sidecar.v1 import admin_pb2_grpc
 from tests.harness.shell import ROOT, Served, Shell
@@ -42,13 +43,16 @@ async def test_the_version_is_the_packages(shell: Shell) -> None:
     assert (await shell.run("--version")).text() == f"sidecar {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["client"], ["client", "add"], ["macaroon-permissions"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["serve"], ["client"], ["client", "add"], ["webhook"], ["webhook", "add"], ["macaroon-permissions"]],
+)
 async def test_every_command_has_help(shell: Shell, command: list[str]) -> None:
     """The main help and that of `serve` list all options; the others stay short."""
     text = (await shell.run(*command, "--help")).text()
     assert ("--redis.url" in text) is (command in ([], ["serve"]))
     if not command:
-        assert all(each in text for each in ("serve", "client", "status", "macaroon-permissions"))
+        assert all(each in text for each in ("serve", "client", "webhook", "status", "macaroon-permissions"))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +69,14 @@ async def test_every_command_has_help(shell: Shell, command: list[str]) -> None:
         ["status", "--datadir"],
         ["macaroon-permissions", "--lnd.version", "0.19"],
         ["client", "show", "--name\nalice"],
+        ["client", "rebind"],
+        ["client", "rebind", "alice", "02ab"],
+        ["client", "timestamps", "alice"],
+        ["webhook"],
+        ["webhook", "add", "alice", "app"],
+        ["webhook", "list"],
+        ["webhook", "list", "alice", "app"],
+        ["webhook", "pause", "alice"],
     ],
 )
 async def test_a_wrong_command_line_is_one_line_and_exit_2(shell: Shell, args: list[str]) -> None:
@@ -75,7 +87,9 @@ async def test_a_wrong_command_line_is_one_line_and_exit_2(shell: Shell, args: l
 # --- what can go wrong --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("args", [["status"], ["client", "list"], ["client", "add", "alice"]])
+@pytest.mark.parametrize(
+    "args", [["status"], ["client", "list"], ["client", "add", "alice"], ["webhook", "list", "alice"]]
+)
 async def test_no_server_running(shell: Shell, args: list[str]) -> None:
     """No socket: the line says how to start a server, and where one was looked for."""
     said = (await shell.run(*args)).refusal()
@@ -84,9 +98,8 @@ async def test_no_server_running(shell: Shell, args: list[str]) -> None:
 
 async def test_a_killed_server_is_not_running(shell: Shell) -> None:
     """A socket file that nobody listens on is no server."""
-    shell.datadir.mkdir()
     with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(admin_socket_path(shell.datadir)))
+        left.bind(str(shell.make_socket_path()))
     assert "no server is running" in (await shell.run("status")).refusal()
 
 
@@ -133,17 +146,68 @@ async def test_the_same_client_twice(served: Served) -> None:
     )
 
 
-@pytest.mark.parametrize("command", ["show", "rotate", "revoke", "remove"])
-async def test_no_such_client(served: Served, command: str) -> None:
+@pytest.mark.parametrize(
+    "args",
+    [
+        *(["client", command, "bob"] for command in ("show", "rotate", "revoke", "remove", "rebind")),
+        ["client", "timestamps", "bob", "z"],
+        ["webhook", "list", "bob"],
+    ],
+    ids=lambda args: args[1],
+)
+async def test_no_such_client(served: Served, args: list[str]) -> None:
     """The line names the client and the way on."""
-    said = (await served.run("client", command, "bob")).refusal()
+    said = (await served.run(*args)).refusal()
     assert said == "there is no client 'bob': `sidecar client list` shows all"
 
 
-@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "0" * 20, "a\nb", "älice", b"\xff\xfe"])
-async def test_a_bad_name(served: Served, name: str | bytes) -> None:
-    """Whatever bytes a shell can pass."""
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "0" * 20, "a\nb", "älice"])
+async def test_a_bad_name(served: Served, name: str) -> None:
+    """The line says what a name is."""
     assert "is no name: " in (await served.run("client", "add", name)).refusal()
+
+
+@pytest.mark.parametrize("command", ["add", "show"])
+async def test_a_name_that_is_no_text(served: Served, command: str) -> None:
+    """A shell can pass any bytes."""
+    said = (await served.run("client", command, b"\xff\xfe")).refusal()
+    assert said == r"'\udcff\udcfe' is no text in UTF-8"
+
+
+@pytest.mark.parametrize("node_id", ["02ab", "02" + "ff" * 32, "alice", b"\xff"])
+async def test_a_bad_node_id(served: Served, node_id: str | bytes) -> None:
+    """For a new client and for one that is there; nothing changes."""
+    said = (await served.run("client", "add", "alice", "--node-id", node_id)).refusal()
+    assert re.search(r"is no (node id: give the 66 hex digits|text in UTF-8)", said)
+    assert (await served.run("client", "list", "--json")).json() == {"clients": []}
+
+
+async def test_an_empty_node_id_is_no_wish_to_forget_it(served: Served) -> None:
+    """A script whose variable is not set must not unbind a client."""
+    node_id = keys.public_key(b"\x01" * 32).hex()
+    await served.run("client", "add", "alice", "--node-id", node_id)
+    for args in (("rebind", "alice"), ("add", "bob")):
+        said = (await served.run("client", *args, "--node-id", "")).refusal()
+        assert said == "--node-id is empty: give the 66 hex digits of the wallet's public key"
+    clients = (await served.run("client", "list", "--json")).json()["clients"]
+    assert [(each["name"], each["node_id"]) for each in clients] == [("alice", node_id)]
+
+
+async def test_a_node_that_is_another_clients(served: Served) -> None:
+    """The line names that client."""
+    node_id = keys.public_key(b"\x01" * 32).hex()
+    await served.run("client", "add", "alice", "--node-id", node_id)
+    assert "client alice" in (await served.run("client", "add", "bob", "--node-id", node_id)).refusal()
+    await served.run("client", "add", "bob")
+    assert "client alice" in (await served.run("client", "rebind", "bob", "--node-id", node_id)).refusal()
+
+
+async def test_a_wrong_form_of_timestamps(served: Served) -> None:
+    """The line says which there are."""
+    expected = "timestamps: 'utc' is not allowed: give offset, z or default"
+    assert (await served.run("client", "add", "alice", "--timestamps", "utc")).refusal() == expected
+    await served.run("client", "add", "alice")
+    assert (await served.run("client", "timestamps", "alice", "utc")).refusal() == expected
 
 
 @pytest.mark.parametrize(
@@ -200,8 +264,7 @@ async def test_a_server_of_another_version(served: Served) -> None:
 
 async def test_a_server_that_hangs_up(shell: Shell) -> None:
     """Something else on the socket is one line, too."""
-    shell.datadir.mkdir()
-    path = admin_socket_path(shell.datadir)
+    path = shell.make_socket_path()
     other = await asyncio.start_unix_server(lambda _reader, writer: writer.close(), path)
     assert "look at its log" in (await shell.run("status")).refusal()
     other.close()
@@ -224,9 +287,8 @@ async def test_a_reader_that_has_seen_enough_is_no_fault(served: Served) -> None
 
 async def test_ctrl_c_is_exit_130(shell: Shell) -> None:
     """While a command waits for a server: no traceback, no line."""
-    shell.datadir.mkdir()
     connected = asyncio.Event()
-    path = admin_socket_path(shell.datadir)
+    path = shell.make_socket_path()
     silent = await asyncio.start_unix_server(lambda _reader, _writer: connected.set(), path)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "sidecar", "status"),

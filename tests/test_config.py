@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sidecar import config
+from sidecar import config, options
 from sidecar.adapters import admin
 from sidecar.core.errors import ConfigError
-from sidecar.core.model import Quota
+from sidecar.core.mailbox import MailLimits
+from sidecar.core.model import Quota, TimestampForm
 
 DAY = 86_400
 
@@ -60,6 +61,16 @@ def test_without_any_source_the_defaults_hold(home: Path) -> None:
             stores_per_minute=60,
             offer_paths_per_minute=60,
         ),
+        mail=MailLimits(letters=200, bytes=4_194_304, ttl=7 * DAY),
+        mail_total_bytes=536_870_912,
+        lsps5=config.Lsps5Settings(
+            timestamps=TimestampForm.OFFSET,
+            cooldown=120,
+            max_webhooks=10,
+            ports=frozenset({443}),
+            private_networks=(),
+            cafile=None,
+        ),
         loglevel="info",
     )
 
@@ -96,8 +107,8 @@ def test_dotted_keys_and_tables_say_the_same(home: Path) -> None:
     assert config.load({"config": str(dotted)}, {}) == config.load({"config": str(tables)}, {})
 
 
-@pytest.mark.parametrize("option", config.OPTIONS, ids=lambda option: option.name)
-def test_every_option_can_come_from_every_source(option: config.Option[object], home: Path) -> None:
+@pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.name)
+def test_every_option_can_come_from_every_source(option: options.Option[object], home: Path) -> None:
     """Flag, variable and file read an option with the same eyes."""
     text = {"network": "regtest", "redis.url": "redis://r", "datadir": str(home / "other")}.get(
         option.name, option.default
@@ -112,8 +123,8 @@ def test_every_option_can_come_from_every_source(option: config.Option[object], 
 
 def test_variables_are_named_after_their_options() -> None:
     """`--lnd.host` is SIDECAR_LND_HOST."""
-    assert (config.LND_HOST.flag, config.LND_HOST.variable) == ("--lnd.host", "SIDECAR_LND_HOST")
-    assert config.OFFER_PATHS.variable == "SIDECAR_LIMITS_OFFER_PATHS_PER_MINUTE"
+    assert (options.LND_HOST.flag, options.LND_HOST.variable) == ("--lnd.host", "SIDECAR_LND_HOST")
+    assert options.OFFER_PATHS.variable == "SIDECAR_LIMITS_OFFER_PATHS_PER_MINUTE"
 
 
 def test_an_empty_or_foreign_variable_is_not_a_setting() -> None:
@@ -151,7 +162,7 @@ def test_durations_are_read_in_their_units(text: str, seconds: int) -> None:
 @pytest.mark.parametrize("seconds", [1, 45, 60, 5_400, 43_200, DAY, 365 * DAY, DAY + 1])
 def test_a_printed_duration_reads_back(seconds: int) -> None:
     """What is shown can be given again."""
-    assert config._duration(1, 400 * DAY)(config.format_duration(seconds)) == seconds
+    assert options._duration(1, 400 * DAY)(options.format_duration(seconds)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -186,13 +197,29 @@ def test_lnds_port_is_its_own_default(text: str, address: str) -> None:
         ("limits.client_burst", ["0"]),
         ("limits.stores_per_minute", ["0"]),
         ("limits.offer_paths_per_minute", ["0"]),
+        ("mailbox.letters", ["", "0", "10001", "1.5"]),
+        ("mailbox.bytes", ["0", "1073741825", "1k"]),
+        ("mailbox.ttl", ["59m", "91d", "0", "1w"]),
+        ("mailbox.total_bytes", ["0", "1099511627777", "-1"]),
+        ("lsps5.timestamps", ["", "default", "utc", "+00:00"]),
+        ("lsps5.cooldown", ["", "0", "25h", "0.5s"]),
+        ("lsps5.max_webhooks", ["", "0", "101"]),
+        (
+            "lsps5.ports",
+            ["", " , ", "0", "65536", "443;8443", "443 8443", "https", "\u0664\u0664\u0663", "1-9"],
+        ),
+        (
+            "lsps5.private_networks",
+            ["10.0.0.1/8", "10.0.0.0/33", "push.internal", "10", "10.0.0.0/8;fd00::/8"],
+        ),
+        ("lsps5.cafile", ["a\0b"]),
         ("loglevel", ["", "loud"]),
         ("datadir", ["\0"]),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_source_and_rule(name: str, bad: list[str]) -> None:
     """The error names the option, where the value came from, and what would be right."""
-    option = next(each for each in config.OPTIONS if each.name == name)
+    option = next(each for each in options.OPTIONS if each.name == name)
     for text in bad:
         said = refusal({name: text})
         assert said.startswith(f"{name}: ")
@@ -206,6 +233,70 @@ def test_offer_paths_live_at_least_90_days() -> None:
     """LDK's wallets take no shorter ones; 90 days to the second are enough."""
     assert config.load({"paths.lifetime": "90d"}, {}).paths_lifetime == 7_776_000
     assert "from 90d to 3650d" in refusal({"paths.lifetime": "7775999"})
+
+
+def test_the_mailbox_is_as_large_and_keeps_as_long_as_is_said() -> None:
+    """For each of a client's two queues, and for all clients together."""
+    flags = {
+        "mailbox.letters": "5",
+        "mailbox.bytes": "70000",
+        "mailbox.ttl": "14d",
+        "mailbox.total_bytes": "1099511627776",
+    }
+    settings = config.load(flags, {})
+    assert settings.mail == MailLimits(letters=5, bytes=70_000, ttl=14 * DAY)
+    assert settings.mail_total_bytes == 1 << 40
+
+
+@pytest.mark.parametrize(
+    ("text", "form"), [("offset", TimestampForm.OFFSET), ("z", TimestampForm.Z), ("Z", TimestampForm.Z)]
+)
+def test_both_forms_of_timestamps_can_be_set(text: str, form: TimestampForm) -> None:
+    """In small letters or large ones."""
+    assert config.load({"lsps5.timestamps": text}, {}).lsps5.timestamps is form
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("8443", {8443}),
+        ("443,8443", {443, 8443}),
+        (" 443 , 8443, ", {443, 8443}),
+        ("443,443", {443}),
+        ("1,65535", {1, 65_535}),
+    ],
+)
+def test_ports_are_listed_with_commas(text: str, ports: set[int]) -> None:
+    """At least one: with none, no webhook could be registered."""
+    assert config.load({"lsps5.ports": text}, {}).lsps5.ports == ports
+
+
+def test_a_single_port_may_be_a_number_in_a_file(datadir: Path) -> None:
+    """TOML has numbers."""
+    (datadir / "sidecar.toml").write_text("lsps5.ports = 8443\nlsps5.max_webhooks = 3\n")
+    settings = config.load({}, {}).lsps5
+    assert (settings.ports, settings.max_webhooks) == (frozenset({8443}), 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "networks"),
+    [
+        ("10.0.0.0/8", ["10.0.0.0/8"]),
+        ("10.1.2.3, fd00::/8", ["10.1.2.3/32", "fd00::/8"]),
+        ("", []),
+        (" , ", []),
+    ],
+)
+def test_private_networks_are_named_one_by_one(text: str, networks: list[str]) -> None:
+    """An address alone is a network of one; by default there is none."""
+    found = config.load({"lsps5.private_networks": text}, {}).lsps5.private_networks
+    assert [str(each) for each in found] == networks
+
+
+def test_a_ca_of_the_operators_own_is_a_file(home: Path) -> None:
+    """Found from the home directory as every path; none by default."""
+    assert config.load({"lsps5.cafile": "~/ca.pem"}, {}).lsps5.cafile == home / "ca.pem"
+    assert config.load({"lsps5.cafile": ""}, {}).lsps5.cafile is None
 
 
 def test_a_redis_password_is_not_shown() -> None:

@@ -1,37 +1,27 @@
-"""The admin service: what the `sidecar` command asks of a running server.
-
-It listens on a Unix socket that only the server's own user may open, so there is no password: who
-can connect may do everything.
-"""
+"""The admin service: what `sidecar client …` and `sidecar status` ask of a running server."""
 
 # ruff: noqa: N802, ARG002 - gRPC names the methods, and says what they are given
 
 import logging
-import os
 import re
 import secrets
-import stat
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
-import grpc
-
-from sidecar.adapters.admin_client import REASON_KEY, private_directory, socket_target
-from sidecar.adapters.locks import locked
+from sidecar.adapters.admin_server import Context, answered
+from sidecar.core import keys
 from sidecar.core.errors import (
-    AdminDenied,
     BadName,
+    BadNodeId,
+    BadPoint,
     ClientRevoked,
     ConfigError,
     NameTaken,
     NoSuchClient,
-    OperatorError,
-    SidecarError,
-    Unavailable,
 )
+from sidecar.core.mailbox import MailUse
 from sidecar.core.model import (
     CLIENT_ID_HEX,
     CLIENT_ID_SIZE,
@@ -39,10 +29,12 @@ from sidecar.core.model import (
     MAX_SLOTS,
     MAX_TTL,
     MIN_TTL,
+    BoundBy,
     Client,
     ClientState,
     Quota,
     StoredInvoice,
+    TimestampForm,
     Usage,
 )
 from sidecar.ports import Store
@@ -58,6 +50,19 @@ class PathIssuer(Protocol):
 
     async def request_paths(self, client: Client) -> bytes:
         """u16 count ‖ blinded paths, for the client's present generation. Raises LndUnavailable."""
+
+
+class Binder(Protocol):
+    """Knows which node is which client."""
+
+    async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
+        """Say which node a client is. Raises NodeTaken, NoSuchClient, StoreUnavailable."""
+
+    def add(self, client: Client) -> None:
+        """A client that was made with a node of its own."""
+
+    def forget(self, client_id: bytes) -> None:
+        """A client is not served any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,24 @@ def check_quota(quota: Quota) -> None:
             raise ConfigError(f"{field_name}: {value} is not allowed: give {low} to {high}{unit}")
 
 
+def read_node_id(text: str) -> bytes:
+    """A node id as the operator types it: 66 hex digits. Raises BadNodeId."""
+    try:
+        return keys.check_point(bytes.fromhex(text))
+    except (ValueError, BadPoint):
+        raise BadNodeId(
+            f"{text!r} is no node id: give the 66 hex digits of the wallet's public key"
+        ) from None
+
+
+def read_timestamps(text: str) -> TimestampForm | None:
+    """How notifications are dated; None (empty or `default`): as the server does. Raises ConfigError."""
+    try:
+        return None if text in ("", "default") else TimestampForm(text)
+    except ValueError:
+        raise ConfigError(f"timestamps: {text!r} is not allowed: give offset, z or default") from None
+
+
 # --- records to messages ------------------------------------------------------------------------
 
 _STATES = {
@@ -107,7 +130,7 @@ _STATES = {
 }
 
 
-def _client(client: Client, usage: Usage) -> admin_pb2.Client:
+def _client(client: Client, usage: Usage, mail: MailUse | None = None) -> admin_pb2.Client:
     quota = client.quota
     return admin_pb2.Client(
         client_id=client.client_id.hex(),
@@ -118,6 +141,11 @@ def _client(client: Client, usage: Usage) -> admin_pb2.Client:
         quota=admin_pb2.Quota(slots=quota.slots, bytes=quota.bytes, ttl_seconds=quota.ttl),
         slots_used=usage.slots,
         bytes_used=usage.bytes,
+        node_id=client.node_id.hex() if client.node_id else "",
+        bound_by=client.bound_by.value if client.bound_by else "",
+        timestamps=client.timestamps.value if client.timestamps else "",
+        mail_letters=mail.letters if mail else 0,
+        mail_bytes=mail.bytes if mail else 0,
     )
 
 
@@ -136,69 +164,35 @@ def _usage(invoices: Sequence[StoredInvoice]) -> Usage:
     return Usage(slots=len(invoices), bytes=sum(invoice.size for invoice in invoices))
 
 
-# --- errors to statuses -------------------------------------------------------------------------
-
-_CODES: tuple[tuple[type[SidecarError], grpc.StatusCode], ...] = (
-    (NameTaken, grpc.StatusCode.ALREADY_EXISTS),
-    (NoSuchClient, grpc.StatusCode.NOT_FOUND),
-    (BadName, grpc.StatusCode.INVALID_ARGUMENT),
-    (ConfigError, grpc.StatusCode.INVALID_ARGUMENT),
-    (Unavailable, grpc.StatusCode.UNAVAILABLE),
-    (ClientRevoked, grpc.StatusCode.FAILED_PRECONDITION),
-)
-
-_Context = grpc.aio.ServicerContext[Any, Any]
-S = TypeVar("S")
-Q = TypeVar("Q")
-R = TypeVar("R")
-
-
-def _answered(
-    method: Callable[[S, Q, _Context], Awaitable[R]],
-) -> Callable[[S, Q, _Context], Coroutine[Any, Any, R]]:
-    """Turn the errors of a call into the statuses that admin.proto promises."""
-
-    async def call(self: S, request: Q, context: _Context) -> R:
-        try:
-            return await method(self, request, context)
-        except SidecarError as error:
-            code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
-            reason, text = error.reason, str(error) or error.reason
-            if code is grpc.StatusCode.INTERNAL:
-                log.warning("admin call failed: %s: %s", reason, text)
-        except Exception:
-            log.exception("admin call failed")
-            code, reason = grpc.StatusCode.INTERNAL, "internal"
-            text = "the server failed inside; its log says why"
-        await context.abort(code, text, trailing_metadata=((REASON_KEY, reason),))
-        raise AssertionError("abort always raises")
-
-    return call
-
-
 class AdminService(admin_pb2_grpc.AdminServicer):
-    """Clients and status over a store, the issuer of request paths, and a view of the server.
+    """Clients and status over a store, and what else the running server knows.
 
-    `defaults` fills the quota fields that a request leaves at 0; `now` gives seconds since the epoch.
+    `defaults` fills the quota fields that a request leaves at 0; `mail_use` tells what waits for a
+    client; `now` gives seconds since the epoch.
     """
 
     def __init__(
         self,
         store: Store,
         issuer: PathIssuer,
+        binder: Binder,
         status: Callable[[], StatusSnapshot],
         defaults: Quota,
+        *,
+        mail_use: Callable[[bytes], MailUse | None] = lambda _: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._issuer = issuer
+        self._binder = binder
         self._status = status
         self._defaults = defaults
+        self._mail_use = mail_use
         self._now = now
 
-    @_answered
+    @answered
     async def AddClient(
-        self, request: admin_pb2.AddClientRequest, context: _Context
+        self, request: admin_pb2.AddClientRequest, context: Context
     ) -> admin_pb2.AddClientResponse:
         """Let a client in: ALREADY_EXISTS for a taken name, INVALID_ARGUMENT for a bad name or quota."""
         check_name(request.name)
@@ -208,6 +202,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             ttl=request.quota.ttl_seconds or self._defaults.ttl,
         )
         check_quota(quota)
+        node_id = read_node_id(request.node_id) if request.node_id else None
         client = Client(
             client_id=secrets.token_bytes(CLIENT_ID_SIZE),
             name=request.name,
@@ -215,6 +210,9 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             generation=1,
             quota=quota,
             created_at=int(self._now()),
+            node_id=node_id,
+            bound_by=None if node_id is None else BoundBy.OPERATOR,
+            timestamps=read_timestamps(request.timestamps),
         )
         # Paths first: a client whose paths nobody could be shown would only block its name.
         paths = await self._issuer.request_paths(client)
@@ -225,35 +223,38 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                 f"there is a client {client.name} already: choose another name, or see it with "
                 f"`sidecar client show {client.name}`"
             ) from None
+        self._binder.add(client)
         log.info("client %s added: %s", client.name, client.client_id.hex())
         return admin_pb2.AddClientResponse(client=_client(client, Usage(slots=0, bytes=0)), paths=paths)
 
-    @_answered
+    @answered
     async def ListClients(
-        self, request: admin_pb2.ListClientsRequest, context: _Context
+        self, request: admin_pb2.ListClientsRequest, context: Context
     ) -> admin_pb2.ListClientsResponse:
         """All clients by name."""
         clients = await self._store.list_clients()
-        return admin_pb2.ListClientsResponse(clients=[_client(*each) for each in clients])
+        return admin_pb2.ListClientsResponse(
+            clients=[_client(client, usage, self._mail_use(client.client_id)) for client, usage in clients]
+        )
 
-    @_answered
+    @answered
     async def ShowClient(
-        self, request: admin_pb2.ShowClientRequest, context: _Context
+        self, request: admin_pb2.ShowClientRequest, context: Context
     ) -> admin_pb2.ShowClientResponse:
         """One client with its slots and request paths; NOT_FOUND when there is none."""
         client = await self._find(request.name)
         invoices = await self._store.invoices(client.client_id)
         active = client.state is ClientState.ACTIVE
         return admin_pb2.ShowClientResponse(
-            client=_client(client, _usage(invoices)),
+            client=_client(client, _usage(invoices), self._mail_use(client.client_id)),
             slots=[_slot(invoice) for invoice in invoices],
             # A revoked client's paths are met with silence: showing them would only mislead.
             paths=await self._issuer.request_paths(client) if active else b"",
         )
 
-    @_answered
+    @answered
     async def RotateClient(
-        self, request: admin_pb2.RotateClientRequest, context: _Context
+        self, request: admin_pb2.RotateClientRequest, context: Context
     ) -> admin_pb2.RotateClientResponse:
         """New request paths for a client; FAILED_PRECONDITION when it is revoked."""
         found = await self._find(request.name)
@@ -263,34 +264,63 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                 "and add it again"
             )
         client = await self._store.rotate_client(found.client_id)
-        usage = _usage(await self._store.invoices(client.client_id))
         log.info("client %s rotated: generation %d", client.name, client.generation)
         return admin_pb2.RotateClientResponse(
-            client=_client(client, usage), paths=await self._issuer.request_paths(client)
+            client=await self._used(client), paths=await self._issuer.request_paths(client)
         )
 
-    @_answered
+    @answered
     async def RevokeClient(
-        self, request: admin_pb2.RevokeClientRequest, context: _Context
+        self, request: admin_pb2.RevokeClientRequest, context: Context
     ) -> admin_pb2.RevokeClientResponse:
         """Serve a client no more; its record and name stay."""
         client = await self._store.revoke_client((await self._find(request.name)).client_id)
+        self._binder.forget(client.client_id)
         log.info("client %s revoked", client.name)
         return admin_pb2.RevokeClientResponse(client=_client(client, Usage(slots=0, bytes=0)))
 
-    @_answered
+    @answered
     async def RemoveClient(
-        self, request: admin_pb2.RemoveClientRequest, context: _Context
+        self, request: admin_pb2.RemoveClientRequest, context: Context
     ) -> admin_pb2.RemoveClientResponse:
         """Forget a client."""
         client = await self._find(request.name)
         await self._store.remove_client(client.client_id)
+        self._binder.forget(client.client_id)
         log.info("client %s removed", client.name)
         return admin_pb2.RemoveClientResponse()
 
-    @_answered
+    @answered
+    async def RebindClient(
+        self, request: admin_pb2.RebindClientRequest, context: Context
+    ) -> admin_pb2.RebindClientResponse:
+        """Say which node a client is, or let it be learnt anew; FAILED_PRECONDITION when it is revoked."""
+        found = await self._find(request.name)
+        if found.state is ClientState.REVOKED:
+            raise ClientRevoked(f"client {found.name} is revoked: nothing is kept for it")
+        node_id = read_node_id(request.node_id) if request.node_id else None
+        client = await self._binder.bind(found.client_id, node_id, BoundBy.OPERATOR)
+        if node_id is None:
+            log.info("client %s: its node is learnt anew", client.name)
+        return admin_pb2.RebindClientResponse(client=await self._used(client))
+
+    @answered
+    async def SetTimestamps(
+        self, request: admin_pb2.SetTimestampsRequest, context: Context
+    ) -> admin_pb2.SetTimestampsResponse:
+        """Choose how a client's notifications are dated."""
+        form = read_timestamps(request.timestamps)
+        client = await self._store.set_timestamps((await self._find(request.name)).client_id, form)
+        return admin_pb2.SetTimestampsResponse(client=await self._used(client))
+
+    async def _used(self, client: Client) -> admin_pb2.Client:
+        """A client with what it uses."""
+        usage = _usage(await self._store.invoices(client.client_id))
+        return _client(client, usage, self._mail_use(client.client_id))
+
+    @answered
     async def GetStatus(
-        self, request: admin_pb2.GetStatusRequest, context: _Context
+        self, request: admin_pb2.GetStatusRequest, context: Context
     ) -> admin_pb2.GetStatusResponse:
         """What the server runs on, and what it did."""
         snapshot = self._status()
@@ -307,81 +337,12 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         )
 
     async def _find(self, name: str) -> Client:
-        """The client of that name or id. Raises NoSuchClient, StoreUnavailable."""
-        try:
-            return await self._store.find_client(name)
-        except NoSuchClient:
-            raise NoSuchClient(f"there is no client {name!r}: `sidecar client list` shows all") from None
+        return await find_client(self._store, name)
 
 
-# --- the socket ---------------------------------------------------------------------------------
-
-
-class AdminServer:
-    """A running admin service. It holds a lock on its socket until it is stopped, or killed."""
-
-    def __init__(self, server: grpc.aio.Server, lock: int) -> None:
-        self._server = server
-        self._lock = lock
-
-    async def stop(self, grace: float | None = None) -> None:
-        """Take no new calls, and end the running ones within `grace` seconds."""
-        await self._server.stop(grace)
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            os.close(lock)
-
-    async def wait_for_termination(self) -> None:
-        """Return once the server has stopped."""
-        await self._server.wait_for_termination()
-
-
-async def start_admin(servicer: admin_pb2_grpc.AdminServicer, socket_path: Path) -> AdminServer:
-    """Listen on `socket_path` (see admin_socket_path), for this user alone.
-
-    A socket that a killed server left behind is replaced. Raises OperatorError when another
-    server is alive on it, AdminDenied when the socket can't be made there.
-    """
+async def find_client(store: Store, name: str) -> Client:
+    """The client of that name or id. Raises NoSuchClient, StoreUnavailable."""
     try:
-        private_directory(socket_path.parent)
-        lock = _lock(socket_path.with_suffix(".lock"))
-    except OSError as error:
-        raise AdminDenied(f"no socket can be made at {socket_path}: {error.strerror}") from None
-    try:
-        _clear(socket_path)
-        server = grpc.aio.server()
-        admin_pb2_grpc.add_AdminServicer_to_server(servicer, server)
-        # The socket is made by this very call; with the mask there is no moment at which it is open
-        # to others. A data directory that exists keeps its own mode, for it may be shared on purpose.
-        mask = os.umask(0o177)
-        try:
-            server.add_insecure_port(socket_target(socket_path))
-        except RuntimeError:
-            raise AdminDenied(f"no socket can be made at {socket_path}: is the directory ours?") from None
-        finally:
-            os.umask(mask)
-        await server.start()
-    except BaseException:
-        os.close(lock)
-        raise
-    return AdminServer(server, lock)
-
-
-def _lock(path: Path) -> int:
-    """The lock of a data directory's one server. Raises OperatorError when another holds it."""
-    try:
-        return locked(path)
-    except BlockingIOError:
-        raise OperatorError(
-            f"another sidecar runs on {path.parent}: stop it, or give this one its own --datadir"
-        ) from None
-
-
-def _clear(path: Path) -> None:
-    """Remove what a killed server left; the lock says that none is alive. Raises OperatorError."""
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OperatorError(f"{path} is in the way and is no socket: remove it")
-        path.unlink()
-    except FileNotFoundError:
-        return
+        return await store.find_client(name)
+    except NoSuchClient:
+        raise NoSuchClient(f"there is no client {name!r}: `sidecar client list` shows all") from None

@@ -18,9 +18,14 @@ import grpc
 from sidecar.core.errors import (
     AdminDenied,
     BadName,
+    BadNodeId,
+    BadWebhook,
     ConfigError,
     NameTaken,
+    NodeTaken,
+    NodeUnknown,
     NoSuchClient,
+    NoSuchWebhook,
     OperatorError,
     ServerNotRunning,
 )
@@ -121,7 +126,11 @@ def _probe(datadir: Path) -> Path:
 # --- calls --------------------------------------------------------------------------------------
 
 _KINDS: dict[str, type[OperatorError]] = {
-    kind.reason: kind for kind in (NameTaken, NoSuchClient, BadName, ConfigError)
+    kind.reason: kind
+    for kind in (
+        *(NameTaken, NoSuchClient, BadName, ConfigError),
+        *(NodeTaken, NodeUnknown, BadNodeId, BadWebhook, NoSuchWebhook),
+    )
 }
 
 
@@ -156,6 +165,7 @@ class AdminClient:
     def __init__(self, datadir: Path) -> None:
         self._channel = grpc.insecure_channel(socket_target(_probe(datadir)))
         self._stub = admin_pb2_grpc.AdminStub(self._channel)
+        self._webhooks = admin_pb2_grpc.WebhooksStub(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -165,11 +175,16 @@ class AdminClient:
     ) -> None:
         self._channel.close()
 
-    def add(self, name: str, quota: Quota) -> admin_pb2.AddClientResponse:
-        """Let a client in; where `quota` is 0 the server's default holds."""
+    def add(
+        self, name: str, quota: Quota, node_id: str = "", timestamps: str = ""
+    ) -> admin_pb2.AddClientResponse:
+        """Let a client in; where `quota` is 0 the server's default holds, and so for what is empty."""
         wanted = admin_pb2.Quota(slots=quota.slots, bytes=quota.bytes, ttl_seconds=quota.ttl)
         return self._call(
-            self._stub.AddClient, lambda: admin_pb2.AddClientRequest(name=_text(name), quota=wanted)
+            self._stub.AddClient,
+            lambda: admin_pb2.AddClientRequest(
+                name=_text(name), quota=wanted, node_id=_text(node_id), timestamps=_text(timestamps)
+            ),
         )
 
     def clients(self) -> admin_pb2.ListClientsResponse:
@@ -192,6 +207,58 @@ class AdminClient:
         """Forget a client."""
         self._call(self._stub.RemoveClient, lambda: admin_pb2.RemoveClientRequest(name=_text(name)))
 
+    def rebind(self, name: str, node_id: str) -> admin_pb2.RebindClientResponse:
+        """Say which node a client is; empty: it is learnt anew."""
+        return self._call(
+            self._stub.RebindClient,
+            lambda: admin_pb2.RebindClientRequest(name=_text(name), node_id=_text(node_id)),
+        )
+
+    def set_timestamps(self, name: str, form: str) -> admin_pb2.SetTimestampsResponse:
+        """Choose how a client's notifications are dated."""
+        return self._call(
+            self._stub.SetTimestamps,
+            lambda: admin_pb2.SetTimestampsRequest(name=_text(name), timestamps=_text(form)),
+        )
+
+    def add_webhook(self, client: str, app_name: str, url: str) -> admin_pb2.AddWebhookResponse:
+        """Register a webhook; `client` is a name, a client id or a node id, here and below."""
+        return self._call(
+            self._webhooks.AddWebhook,
+            lambda: admin_pb2.AddWebhookRequest(
+                client=_text(client), app_name=_text(app_name), url=_url(url)
+            ),
+        )
+
+    def webhooks(self, client: str) -> admin_pb2.ListWebhooksResponse:
+        """A client's webhooks, and its last notifications."""
+        return self._call(
+            self._webhooks.ListWebhooks, lambda: admin_pb2.ListWebhooksRequest(client=_text(client))
+        )
+
+    def test_webhooks(self, client: str, app_name: str) -> admin_pb2.TestWebhooksResponse:
+        """Notify one webhook now, or all when `app_name` is empty."""
+        return self._call(
+            self._webhooks.TestWebhooks,
+            lambda: admin_pb2.TestWebhooksRequest(client=_text(client), app_name=_text(app_name)),
+        )
+
+    def pause_webhook(self, client: str, app_name: str, *, paused: bool) -> None:
+        """Stop using a webhook, or use it again."""
+        self._call(
+            self._webhooks.PauseWebhook,
+            lambda: admin_pb2.PauseWebhookRequest(
+                client=_text(client), app_name=_text(app_name), paused=paused
+            ),
+        )
+
+    def remove_webhook(self, client: str, app_name: str) -> None:
+        """Forget a webhook."""
+        self._call(
+            self._webhooks.RemoveWebhook,
+            lambda: admin_pb2.RemoveWebhookRequest(client=_text(client), app_name=_text(app_name)),
+        )
+
     def status(self) -> admin_pb2.GetStatusResponse:
         """What the server runs on, and what it did."""
         return self._call(self._stub.GetStatus, admin_pb2.GetStatusRequest)
@@ -206,5 +273,13 @@ def _text(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise BadName(f"{name!r} is no name: give 1 to 64 of a-z, A-Z, 0-9, `.`, `_` and `-`") from None
+        raise BadName(f"{name!r} is no text in UTF-8") from None
     return name
+
+
+def _url(url: str) -> str:
+    """`url`, once it is sure to be Unicode. Raises BadWebhook, which does not show it: it holds secrets."""
+    try:
+        return _text(url)
+    except BadName:
+        raise BadWebhook("the webhook is no text in UTF-8") from None

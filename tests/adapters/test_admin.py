@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -13,15 +14,20 @@ from typing import Any, Self
 import grpc
 import pytest
 
-from sidecar.adapters.admin import AdminService, StatusSnapshot, start_admin
+from sidecar.adapters.admin import AdminService, StatusSnapshot
 from sidecar.adapters.admin_client import REASON_KEY, admin_socket_path, socket_target
+from sidecar.adapters.admin_server import start_admin
+from sidecar.bindings import Bindings
+from sidecar.core import keys
 from sidecar.core.errors import AdminDenied, LndUnavailable, OperatorError, SidecarError
-from sidecar.core.model import Quota
+from sidecar.core.mailbox import MailUse
+from sidecar.core.model import BoundBy, Quota, TimestampForm
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 from tests.harness.memory_store import MemoryStore
 from tests.harness.shell import Issuer
 from tests.harness.store_contract import an_invoice, until
 
+NODE, OTHER_NODE = keys.public_key(b"\x01" * 32), keys.public_key(b"\x02" * 32)
 DEFAULTS = Quota(slots=10, bytes=131_072, ttl=31_536_000)
 STATUS = StatusSnapshot(
     version="0.1.0",
@@ -43,7 +49,11 @@ class Running:
         self.path = path
         self.store = MemoryStore()
         self.issuer = Issuer()
-        self.service = AdminService(self.store, self.issuer, lambda: STATUS, DEFAULTS)
+        self.bindings = Bindings(self.store, Counter())
+        self.mail: dict[bytes, MailUse] = {}
+        self.service = AdminService(
+            self.store, self.issuer, self.bindings, lambda: STATUS, DEFAULTS, mail_use=self.mail.get
+        )
         self.channel = grpc.aio.insecure_channel(socket_target(path))
         self.stub = admin_pb2_grpc.AdminStub(self.channel)
 
@@ -51,6 +61,20 @@ class Running:
         """Add a client over the socket."""
         request = admin_pb2.AddClientRequest(name=name, quota=admin_pb2.Quota(**quota))
         return await self.stub.AddClient(request)
+
+    async def add_node(self, name: str, node_id: str) -> admin_pb2.AddClientResponse:
+        """Add a client whose node is known."""
+        return await self.stub.AddClient(admin_pb2.AddClientRequest(name=name, node_id=node_id))
+
+    async def rebind(self, name: str = "alice", node_id: str = "") -> admin_pb2.Client:
+        """Say which node a client is."""
+        request = admin_pb2.RebindClientRequest(name=name, node_id=node_id)
+        return (await self.stub.RebindClient(request)).client
+
+    async def set_timestamps(self, form: str, name: str = "alice") -> admin_pb2.Client:
+        """Choose how a client's notifications are dated."""
+        request = admin_pb2.SetTimestampsRequest(name=name, timestamps=form)
+        return (await self.stub.SetTimestamps(request)).client
 
     async def show(self, name: str = "alice") -> admin_pb2.ShowClientResponse:
         """Show a client over the socket."""
@@ -229,6 +253,9 @@ async def test_calls_for_nobody_are_refused(running: Running) -> None:
         (stub.RotateClient, calls.RotateClientRequest(name="bob")),
         (stub.RevokeClient, calls.RevokeClientRequest(name="bob")),
         (stub.RemoveClient, calls.RemoveClientRequest(name="bob")),
+        (stub.RebindClient, calls.RebindClientRequest(name="bob", node_id=NODE.hex())),
+        (stub.RebindClient, calls.RebindClientRequest(name="bob")),
+        (stub.SetTimestamps, calls.SetTimestampsRequest(name="bob", timestamps="z")),
     )
     for call, request in each:
         with Refusal(grpc.StatusCode.NOT_FOUND, "no-such-client") as refused:
@@ -242,6 +269,177 @@ async def test_status_is_what_the_server_says(running: Running) -> None:
     for name in ("version", "node_id", "lnd_version", "mode", "network", "redis", "durability", "stream_up"):
         assert getattr(status, name) == getattr(STATUS, name)
     assert dict(status.counters) == STATUS.counters
+
+
+# --- nodes --------------------------------------------------------------------------------------
+
+BAD_NODE_IDS = pytest.mark.parametrize(
+    "node_id",
+    [
+        NODE.hex()[:-2],
+        NODE.hex()[:-1],
+        NODE.hex() + "00",
+        NODE.hex()[:-2] + "0g",
+        "04" + NODE.hex()[2:],
+        "02" + "ff" * 32,
+        "02" + "00" * 32,
+        "alice",
+        "\x1b[2J",
+        "\u0660\u0662",
+    ],
+)
+
+
+async def test_a_client_can_be_added_with_its_node(running: Running) -> None:
+    """The operator's word: kept, shown, and known at once to those who wake it; capitals are as good."""
+    client = (await running.add_node("alice", NODE.hex().upper())).client
+    assert (client.node_id, client.bound_by) == (NODE.hex(), "operator")
+    kept = await running.store.find_client("alice")
+    assert (kept.node_id, kept.bound_by) == (NODE, BoundBy.OPERATOR)
+    assert running.bindings.client_of(NODE) == kept.client_id
+    assert (await running.show()).client == client
+
+
+async def test_without_a_node_none_is_known(running: Running) -> None:
+    """It is learnt later."""
+    client = (await running.add()).client
+    assert (client.node_id, client.bound_by) == ("", "")
+    assert not running.bindings.items()
+
+
+@BAD_NODE_IDS
+async def test_a_bad_node_id_is_refused(running: Running, node_id: str) -> None:
+    """Of a wrong length, no hex, or no point: nothing is added or changed, and the text says what to give."""
+    expected = "is no node id: give the 66 hex digits of the wallet's public key"
+    with Refusal(grpc.StatusCode.INVALID_ARGUMENT, "bad-node-id") as refused:
+        await running.add_node("alice", node_id)
+    assert refused.text.endswith(expected)
+    assert refused.text.isprintable()
+    assert list(await running.store.list_clients()) == []
+    added = (await running.add_node("alice", NODE.hex())).client
+    with Refusal(grpc.StatusCode.INVALID_ARGUMENT, "bad-node-id") as refused:
+        await running.rebind("alice", node_id)
+    assert refused.text.endswith(expected)
+    assert (await running.show()).client == added
+    assert running.bindings.client_of(NODE) is not None
+
+
+async def test_a_node_is_one_client_at_most(running: Running) -> None:
+    """The second is refused with the first one's name, is not added, and changes nothing."""
+    alice = (await running.add_node("alice", NODE.hex())).client
+    with Refusal(grpc.StatusCode.ALREADY_EXISTS, "node-taken") as refused:
+        await running.add_node("bob", NODE.hex())
+    assert "client alice" in refused.text
+    await running.add_node("bob", OTHER_NODE.hex())
+    with Refusal(grpc.StatusCode.ALREADY_EXISTS, "node-taken"):
+        await running.rebind("bob", NODE.hex())
+    assert (await running.show("bob")).client.node_id == OTHER_NODE.hex()
+    assert running.bindings.client_of(NODE) == bytes.fromhex(alice.client_id)
+    assert running.bindings.client_of(OTHER_NODE) is not None
+
+
+async def test_rebinding_replaces_the_node(running: Running) -> None:
+    """Whoever had said it before; the old node is nobody's from then on."""
+    client_id = bytes.fromhex((await running.add()).client.client_id)
+    await running.bindings.learn(client_id, NODE)
+    learnt = (await running.show()).client
+    assert (learnt.node_id, learnt.bound_by) == (NODE.hex(), "learnt")
+    rebound = await running.rebind("alice", OTHER_NODE.hex())
+    assert (rebound.node_id, rebound.bound_by) == (OTHER_NODE.hex(), "operator")
+    assert rebound == (await running.show()).client
+    assert dict(running.bindings.items()) == {OTHER_NODE: client_id}
+    await running.add_node("bob", NODE.hex())
+
+
+async def test_rebinding_to_nothing_lets_the_node_be_learnt_anew(running: Running) -> None:
+    """For a wallet that moved: the next one that shows itself is it."""
+    client_id = bytes.fromhex((await running.add_node("alice", NODE.hex())).client.client_id)
+    forgotten = await running.rebind("alice")
+    assert (forgotten.node_id, forgotten.bound_by) == ("", "")
+    assert not running.bindings.items()
+    await running.bindings.learn(client_id, OTHER_NODE)
+    assert (await running.show()).client.node_id == OTHER_NODE.hex()
+
+
+async def test_rebinding_tells_what_the_client_uses(running: Running) -> None:
+    """As show does."""
+    client_id = bytes.fromhex((await running.add()).client.client_id)
+    await running.store.save(client_id, an_invoice(1, size=700), until())
+    running.mail[client_id] = MailUse(letters=2, bytes=3_000, newest_ms=1)
+    for client in (await running.rebind("alice", NODE.hex()), await running.set_timestamps("z")):
+        assert (client.slots_used, client.bytes_used) == (1, 700)
+        assert (client.mail_letters, client.mail_bytes) == (2, 3_000)
+
+
+@pytest.mark.parametrize("node_id", [OTHER_NODE.hex(), ""])
+async def test_a_revoked_client_is_not_rebound(running: Running, node_id: str) -> None:
+    """Nothing is kept for it: its node is free for another."""
+    await running.add_node("alice", NODE.hex())
+    await running.stub.RevokeClient(admin_pb2.RevokeClientRequest(name="alice"))
+    with Refusal(grpc.StatusCode.FAILED_PRECONDITION, "client-revoked") as refused:
+        await running.rebind("alice", node_id)
+    assert refused.text == "client alice is revoked: nothing is kept for it"
+    assert not running.bindings.items()
+    await running.add_node("bob", NODE.hex())
+
+
+async def test_a_removed_clients_node_is_free(running: Running) -> None:
+    """And nobody is woken for it."""
+    await running.add_node("alice", NODE.hex())
+    await running.stub.RemoveClient(admin_pb2.RemoveClientRequest(name="alice"))
+    assert not running.bindings.items()
+    await running.add_node("bob", NODE.hex())
+
+
+# --- timestamps and mail ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [("offset", TimestampForm.OFFSET), ("z", TimestampForm.Z), ("", None), ("default", None)],
+)
+async def test_each_form_of_timestamps_can_be_chosen(
+    running: Running, text: str, form: TimestampForm | None
+) -> None:
+    """When a client is added and later; none means as the server's setting says."""
+    shown = "" if form is None else form.value
+    added = await running.stub.AddClient(admin_pb2.AddClientRequest(name="bob", timestamps=text))
+    assert added.client.timestamps == shown
+    assert (await running.store.find_client("bob")).timestamps is form
+    await running.add()
+    await running.set_timestamps("z")
+    assert (await running.set_timestamps(text)).timestamps == shown
+    assert (await running.store.find_client("alice")).timestamps is form
+    assert (await running.show()).client.timestamps == shown
+
+
+@pytest.mark.parametrize("text", ["Z", "utc", "offset ", "\x1b[2J"])
+async def test_another_form_of_timestamps_is_refused(running: Running, text: str) -> None:
+    """With those that there are; nothing is added or changed."""
+    with Refusal(grpc.StatusCode.INVALID_ARGUMENT, "bad-config") as refused:
+        await running.stub.AddClient(admin_pb2.AddClientRequest(name="alice", timestamps=text))
+    assert refused.text == f"timestamps: {text!r} is not allowed: give offset, z or default"
+    assert list(await running.store.list_clients()) == []
+    await running.add()
+    await running.set_timestamps("z")
+    with Refusal(grpc.StatusCode.INVALID_ARGUMENT, "bad-config"):
+        await running.set_timestamps(text)
+    assert (await running.show()).client.timestamps == "z"
+
+
+async def test_clients_are_listed_with_node_mail_and_timestamps(running: Running) -> None:
+    """What waits is each one's own."""
+    await running.add_node("bob", NODE.hex())
+    await running.add()
+    await running.set_timestamps("z", "bob")
+    bob = await running.store.find_client("bob")
+    running.mail[bob.client_id] = MailUse(letters=3, bytes=4_000, newest_ms=1)
+    listed = (await running.stub.ListClients(admin_pb2.ListClientsRequest())).clients
+    assert [
+        (each.name, each.node_id, each.bound_by, each.timestamps, each.mail_letters, each.mail_bytes)
+        for each in listed
+    ] == [("alice", "", "", "", 0, 0), ("bob", NODE.hex(), "operator", "z", 3, 4_000)]
+    assert (await running.show("bob")).client == listed[1]
 
 
 # --- errors -------------------------------------------------------------------------------------
@@ -279,7 +477,8 @@ async def test_a_fault_is_internal_and_logged(
 
 def service() -> AdminService:
     """A service over nothing."""
-    return AdminService(MemoryStore(), Issuer(), lambda: STATUS, DEFAULTS)
+    store = MemoryStore()
+    return AdminService(store, Issuer(), Bindings(store, Counter()), lambda: STATUS, DEFAULTS)
 
 
 async def test_only_the_servers_user_may_open_the_socket(tmp_path: Path) -> None:
@@ -313,7 +512,7 @@ async def test_a_server_can_start_where_another_was_stopped(tmp_path: Path) -> N
 
 KILLED = """
 import asyncio, os, pathlib, signal, sys
-from sidecar.adapters.admin import start_admin
+from sidecar.adapters.admin_server import start_admin
 from sidecar.rpc.sidecar.v1.admin_pb2_grpc import AdminServicer
 async def main():
     await start_admin(AdminServicer(), pathlib.Path(sys.argv[1]))

@@ -5,13 +5,22 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sidecar.adapters.admin import AdminServer, AdminService, StatusSnapshot, start_admin
-from sidecar.adapters.admin_client import admin_socket_path
+from sidecar.adapters.admin import AdminService, StatusSnapshot
+from sidecar.adapters.admin_client import admin_socket_path, private_directory
+from sidecar.adapters.admin_server import AdminServer, start_admin
+from sidecar.adapters.admin_webhooks import WebhooksService
+from sidecar.bindings import Bindings
+from sidecar.core.mailbox import MailUse
 from sidecar.core.model import Client, Quota
+from sidecar.core.webhooks import Delivery
+from sidecar.lsps import LspsService, LspsSettings
+from tests.harness.fakes import FakeClock, NotedNotifier
 from tests.harness.memory_store import MemoryStore
+from tests.harness.memory_webhooks import MemoryWebhooks
 from tests.harness.store_contract import DAY
 
 ROOT = Path(__file__).parents[2]
@@ -50,19 +59,26 @@ class Shell:
         self.home = home
         self.datadir = home / ".static-invoice-sidecar"
 
-    async def run(self, *args: str | bytes, **environ: str) -> Result:
-        """One run of the command, to its end."""
+    async def run(self, *args: str | bytes, stdin: bytes = b"", **environ: str) -> Result:
+        """One run of the command, to its end; `stdin` is what it can read."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "sidecar", *args),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={"HOME": str(self.home), "PATH": os.defpath, "PYTHONPATH": str(ROOT), **environ},
             cwd="/",
         )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(stdin), 60)
         assert process.returncode is not None
         return Result(process.returncode, out.decode(), err.decode())
+
+    def make_socket_path(self) -> Path:
+        """Where a server of the default data directory would listen; the directories are made."""
+        self.datadir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = admin_socket_path(self.datadir)
+        private_directory(path.parent)
+        return path
 
 
 class Issuer:
@@ -77,6 +93,24 @@ class Issuer:
         return b"\x00\x01" + client.client_id + bytes([client.generation])
 
 
+class NoPushes(NotedNotifier):
+    """A notifier whose tests all go well, without a push service; `tested` is what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tested: list[tuple[bytes, str | None]] = []
+
+    async def test(self, node_id: bytes, app_name: str | None) -> list[Delivery]:
+        """As if it had arrived."""
+        self.tested.append((node_id, app_name))
+        return [Delivery(1_000, app_name or "all", "lsps5.onion_message_incoming", "ok", 1)]
+
+
+async def anyone(_node_id: bytes) -> bool:
+    """Whether a node may register: here all may."""
+    return True
+
+
 class Served(Shell):
     """A shell whose default data directory has a running admin server."""
 
@@ -85,9 +119,25 @@ class Served(Shell):
         self.store = MemoryStore()
         self.issuer = Issuer()
         defaults = Quota(slots=10, bytes=131_072, ttl=365 * DAY)
-        self.service = AdminService(self.store, self.issuer, lambda: STATUS, defaults)
+        self.bindings = Bindings(self.store, Counter())
+        self.mail: dict[bytes, MailUse] = {}
+        """What waits for each client, by its id."""
+        self.service = AdminService(
+            self.store, self.issuer, self.bindings, lambda: STATUS, defaults, mail_use=self.mail.get
+        )
+        self.hooks = MemoryWebhooks()
+        self.notifier = NoPushes()
+        registrar = LspsService(
+            store=self.hooks,
+            notifier=self.notifier,
+            clock=FakeClock(),
+            may_register=anyone,
+            settings=LspsSettings(),
+            counters=Counter(),
+        )
+        self.webhooks = WebhooksService(self.store, self.hooks, registrar, self.notifier)
         self.path = admin_socket_path(self.datadir)
 
     async def start(self) -> AdminServer:
-        """Let the server listen."""
-        return await start_admin(self.service, self.path)
+        """Let the server listen, in a data directory that it has made, as `sidecar serve` does."""
+        return await start_admin(self.service, self.make_socket_path(), self.webhooks)

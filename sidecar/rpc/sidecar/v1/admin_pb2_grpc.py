@@ -64,6 +64,16 @@ class AdminStub:
                 request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveClientRequest.SerializeToString,
                 response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveClientResponse.FromString,
                 _registered_method=True)
+        self.RebindClient = channel.unary_unary(
+                '/sidecar.v1.Admin/RebindClient',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RebindClientRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RebindClientResponse.FromString,
+                _registered_method=True)
+        self.SetTimestamps = channel.unary_unary(
+                '/sidecar.v1.Admin/SetTimestamps',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/sidecar.v1.Admin/GetStatus',
                 request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.GetStatusRequest.SerializeToString,
@@ -115,6 +125,21 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RebindClient(self, request, context):
+        """Says which node the client is, or that it is to be learnt anew. ALREADY_EXISTS when the node is
+        another client's, INVALID_ARGUMENT for what is no node id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetTimestamps(self, request, context):
+        """How the client's notifications are dated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -153,6 +178,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.RemoveClient,
                     request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveClientRequest.FromString,
                     response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveClientResponse.SerializeToString,
+            ),
+            'RebindClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebindClient,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RebindClientRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RebindClientResponse.SerializeToString,
+            ),
+            'SetTimestamps': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTimestamps,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -333,6 +368,60 @@ class Admin:
             _registered_method=True)
 
     @staticmethod
+    def RebindClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/RebindClient',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RebindClientRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RebindClientResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetTimestamps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/SetTimestamps',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetStatus(request,
             target,
             options=(),
@@ -349,6 +438,258 @@ class Admin:
             '/sidecar.v1.Admin/GetStatus',
             sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.GetStatusRequest.SerializeToString,
             sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class WebhooksStub:
+    """Webhooks of a client (by name or id) whose node is known, or of any node (66 hex digits).
+    NOT_FOUND when there is no such client or webhook, FAILED_PRECONDITION when its node is not known.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.AddWebhook = channel.unary_unary(
+                '/sidecar.v1.Webhooks/AddWebhook',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.AddWebhookRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.AddWebhookResponse.FromString,
+                _registered_method=True)
+        self.ListWebhooks = channel.unary_unary(
+                '/sidecar.v1.Webhooks/ListWebhooks',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListWebhooksRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListWebhooksResponse.FromString,
+                _registered_method=True)
+        self.TestWebhooks = channel.unary_unary(
+                '/sidecar.v1.Webhooks/TestWebhooks',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.TestWebhooksRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.TestWebhooksResponse.FromString,
+                _registered_method=True)
+        self.PauseWebhook = channel.unary_unary(
+                '/sidecar.v1.Webhooks/PauseWebhook',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseWebhookRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseWebhookResponse.FromString,
+                _registered_method=True)
+        self.RemoveWebhook = channel.unary_unary(
+                '/sidecar.v1.Webhooks/RemoveWebhook',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveWebhookRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveWebhookResponse.FromString,
+                _registered_method=True)
+
+
+class WebhooksServicer:
+    """Webhooks of a client (by name or id) whose node is known, or of any node (66 hex digits).
+    NOT_FOUND when there is no such client or webhook, FAILED_PRECONDITION when its node is not known.
+    """
+
+    def AddWebhook(self, request, context):
+        """INVALID_ARGUMENT for a webhook that LSPS5 or the settings forbid.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhooks(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestWebhooks(self, request, context):
+        """Notifies now, once, whatever holds notifications back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseWebhook(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveWebhook(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_WebhooksServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'AddWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddWebhook,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.AddWebhookRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.AddWebhookResponse.SerializeToString,
+            ),
+            'ListWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhooks,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListWebhooksRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'TestWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestWebhooks,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.TestWebhooksRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.TestWebhooksResponse.SerializeToString,
+            ),
+            'PauseWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseWebhook,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseWebhookRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseWebhookResponse.SerializeToString,
+            ),
+            'RemoveWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveWebhook,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveWebhookRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveWebhookResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'sidecar.v1.Webhooks', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('sidecar.v1.Webhooks', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Webhooks:
+    """Webhooks of a client (by name or id) whose node is known, or of any node (66 hex digits).
+    NOT_FOUND when there is no such client or webhook, FAILED_PRECONDITION when its node is not known.
+    """
+
+    @staticmethod
+    def AddWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Webhooks/AddWebhook',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.AddWebhookRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.AddWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Webhooks/ListWebhooks',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListWebhooksRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Webhooks/TestWebhooks',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.TestWebhooksRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.TestWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Webhooks/PauseWebhook',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseWebhookRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Webhooks/RemoveWebhook',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveWebhookRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveWebhookResponse.FromString,
             options,
             channel_credentials,
             insecure,
