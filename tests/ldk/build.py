@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tests.harness.building import BuildError, cache_dir, digest_of, kept, lock,
 
 VERSIONS = ("0.2", "0.3")
 NODE = "ldk-node"
+LSPS5 = "lsps5"
 _FOLDER = Path(__file__).resolve().parent
 _CARGO_TARGET = "cargo"
 
@@ -27,6 +29,8 @@ class _Package:
     directory: Path
     features: tuple[str, ...]
     binary: str
+    also: tuple[Path, ...] = ()
+    """Folders of sources that it takes modules from, besides its own."""
 
     def cargo(self, *command: str) -> None:
         """Run it here, with these features and no default ones."""
@@ -41,11 +45,12 @@ _PACKAGES = {
     "0.2": _Package(_FOLDER, ("ldk-0_2",), "ldk-peer"),
     "0.3": _Package(_FOLDER, ("ldk-0_3",), "ldk-peer"),
     NODE: _Package(_FOLDER / "node", (), "ldk-node-wallet"),
+    LSPS5: _Package(_FOLDER / "lsps5", (), "ldk-lsps5", also=(_FOLDER / "src",)),
 }
 
 
 def ensure(name: str) -> Path:
-    """The peer of LDK 0.2 or 0.3, or NODE: built when it is not there yet (some minutes the first time)."""
+    """The peer of LDK 0.2 or 0.3, NODE or LSPS5: built when it is not there yet (minutes the first time)."""
     if name not in _PACKAGES:
         raise BuildError(f"no LDK {name} here; there are {', '.join(_PACKAGES)}")
     package = _PACKAGES[name]
@@ -55,8 +60,10 @@ def ensure(name: str) -> Path:
 def _binary_path(package: _Package) -> Path:
     parts = [",".join(package.features).encode()]
     parts += [(package.directory / name).read_bytes() for name in ("Cargo.toml", "Cargo.lock")]
-    for source in sorted((package.directory / "src").rglob("*.rs")):
-        parts += [source.relative_to(package.directory).as_posix().encode(), source.read_bytes()]
+    for folder in (package.directory / "src", *package.also):
+        for source in sorted(folder.rglob("*.rs")):
+            # `Path.relative_to` leads out of a folder from Python 3.12 on only.
+            parts += [os.path.relpath(source, package.directory).encode(), source.read_bytes()]
     # Asked inside the package: a toolchain file there may choose another compiler.
     parts.append(run([_tool("rustc"), "-vV"], package.directory).stdout)
     name = "-".join([package.binary, *package.features])
