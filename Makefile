@@ -1,16 +1,16 @@
 # Every target sets up what it needs: Python 3.11 or later is enough for all but `test-real`
-# and `demo LND=native|custom`, which build a real LND with Go, and `test-ldk`, which builds LDK
-# peers with Rust as well.
+# and `demo LND=native|custom`, which build a real LND with Go, and `test-ldk` and `test-wake`, which
+# build LDK peers with Rust as well.
 PYTHON ?= python3
 LND ?= simulated
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-real test-ldk lint lint-rust demo protos clean
+.PHONY: test test-real test-ldk test-wake lint lint-rust demo protos clean
 
 test: lint
-	$(BIN)/pytest -m "not real and not ldk"
+	$(BIN)/pytest -n auto --dist worksteal -m "not real and not ldk and not wake"
 
 # Built before pytest, whose time limit is for tests.
 test-real: $(READY)
@@ -21,6 +21,11 @@ test-ldk: lint-rust
 	$(BIN)/python -m tests.lnd.build
 	$(BIN)/python -m tests.ldk.build
 	$(BIN)/pytest -m ldk
+
+test-wake: $(READY)
+	$(BIN)/python -m tests.lnd.build
+	$(BIN)/python -m tests.ldk.build
+	$(BIN)/pytest -m wake
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""`make demo`: a static invoice served, from the first path to the payer's hands, in one terminal.
+"""`make demo`: a static invoice served, and its sleeping wallet woken, in one terminal.
 
 LND is simulated, or with `--lnd native` (0.21) and `--lnd custom` (0.20) a real one; the sidecar,
 its embedded Redis, the wallet's and the payer's cryptography are always the real thing.
@@ -17,8 +17,10 @@ from sidecar.core.model import Family
 from sidecar.core.offers import Offer
 from tests.harness.lnd_process import VERSIONS, Kind
 from tests.harness.payer import Payer
+from tests.harness.push_service import PushService
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.stage import Stage, real, simulated
+from tests.harness.waking import check_signature, push_options
 from tests.harness.wallet import Wallet
 
 STORY_TIMEOUT = 60
@@ -68,7 +70,13 @@ async def ask_for_invoice(tell: Teller, payer: Payer, offer: Offer) -> None:
     tell.say("payer", f"has the static invoice: signature right, offer the same, good for {hours:.0f} hours")
 
 
-async def story(tell: Teller, stage: Stage, sidecar: SidecarProcess) -> None:
+async def hear_of_it(tell: Teller, push: PushService, lnd_node_id: bytes) -> None:
+    """The push service's part: a notification that LND signed."""
+    method = check_signature(lnd_node_id, await push.next(STORY_TIMEOUT))
+    tell.say("push", f"receives {method}, signed by LND: signature right")
+
+
+async def story(tell: Teller, stage: Stage, sidecar: SidecarProcess, push: PushService) -> None:
     """All of it."""
     ready = await sidecar.line(lambda line: " ready: " in line)
     tell.say("sidecar", ready[ready.index("ready: ") :])
@@ -81,18 +89,21 @@ async def story(tell: Teller, stage: Stage, sidecar: SidecarProcess) -> None:
     link = await stage.connect(secret)
     wallet = Wallet(secret, link, stage.lnd.node_id, request_path, Family.LDK)
     offer = offers.decode_offer(await leave_invoice(tell, wallet))
+    tell.say("wallet", "registers its push service: lsps5.set_webhook")
+    await wallet.set_webhook("demo", push.url())
+    await hear_of_it(tell, push, stage.lnd.node_id)
     await wallet.link.close()
     tell.say("wallet", "goes offline")
 
     payer = await stage.payer()
     tell.say("payer", "scans the offer, and connects to LND")
     await ask_for_invoice(tell, payer, offer)
+    await hear_of_it(tell, push, stage.lnd.node_id)
 
     wallet.link = await stage.connect(secret)
-    tell.say("wallet", "is back online")
-    await ask_for_invoice(tell, payer, offer)
+    tell.say("wallet", "is woken, and connects")
     await wallet.receive_invoice_request()
-    tell.say("wallet", "has the invoice_request too, forwarded with the payer's reply path")
+    tell.say("wallet", "finds the invoice_request that waited for it, with the payer's reply path")
     await wallet.link.close()
     await payer.link.close()
 
@@ -107,12 +118,14 @@ async def run(lnd: str) -> None:
             set_up, what = simulated(base / "lnd", kind), "simulated: it drops what LND 0.21 drops"
         else:
             set_up, what = real(base / "lnd", kind), f"a real {VERSIONS[kind]} on regtest"
-        async with set_up as stage:
+        async with set_up as stage, PushService(base) as push:
             tell.say("LND", f"is up ({what}), node {stage.lnd.node_id.hex()[:16]}…")
-            async with SidecarProcess(base / "sidecar", stage.lnd) as sidecar:
+            tell.say("push", "a push service listens, over HTTPS with a certificate of its own CA")
+            options = push_options(push)
+            async with SidecarProcess(base / "sidecar", stage.lnd, options=options) as sidecar:
                 async with asyncio.timeout(STORY_TIMEOUT):
-                    await story(tell, stage, sidecar)
-                tell.say("done", "the wallet slept, and its payer was served")
+                    await story(tell, stage, sidecar, push)
+                tell.say("done", "the wallet slept, its payer was served, and it was woken")
 
 
 def main() -> int:
