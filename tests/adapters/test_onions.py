@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from sidecar.core.errors import (
 )
 from sidecar.core.wire import encode_tlvs
 from sidecar.ports import NodeKey, OnionTransport, Received
+from tests.harness.counted import Counted
 from tests.harness.sim_lnd import SimulatedLnd
 from tests.harness.sim_node import Mode
 
@@ -34,27 +34,15 @@ SIDECAR, PAYER, CLIENT = b"\x51" * 32, b"\x52" * 32, b"\x53" * 32
 MODES = pytest.mark.parametrize("mode", ["native", "custom"])
 
 
-class Running:
+class Running(Counted):
     """A simulated LND, a transport to it, and what the transport counted."""
 
     def __init__(self, sim: SimulatedLnd, queue_size: int = 1_000) -> None:
+        super().__init__()
         self.sim = sim
-        self.counted: Counter[str] = Counter()
-        self._one_more = asyncio.Event()
         self.lnd = Lnd(sim.host, sim.tls_path, sim.macaroon_path)
         kind: Callable[..., Onions] = NativeOnions if sim.mode == "native" else CustomOnions
-        self.onions = kind(self.lnd, self._count, queue_size=queue_size)
-
-    def _count(self, slug: str) -> None:
-        self.counted[slug] += 1
-        self._one_more.set()
-
-    async def until_counted(self, slug: str, number: int) -> None:
-        """Wait until as many were counted."""
-        async with asyncio.timeout(10):
-            while self.counted[slug] < number:
-                self._one_more.clear()
-                await self._one_more.wait()
+        self.onions = kind(self.lnd, self.count, queue_size=queue_size)
 
 
 @asynccontextmanager
@@ -193,7 +181,7 @@ async def test_custom_messages_of_other_types_are_handed_to_others(tmp_path: Pat
     async with running(tmp_path, "custom") as at:
         handed: asyncio.Queue[tuple[bytes, int, bytes]] = asyncio.Queue()
         at.onions = CustomOnions(
-            at.lnd, at._count, others=lambda each: handed.put_nowait((each.peer, each.type, each.data))
+            at.lnd, at.count, others=lambda each: handed.put_nowait((each.peer, each.type, each.data))
         )
         async with reading(at) as got:
             link = await at.sim.connect_peer(PAYER)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from sidecar.core import keys
 from sidecar.core.errors import LndDenied, LndUnavailable, PeerNotConnected
 from sidecar.ports import LspsTransport, PeerChange, Peers, PeersNow
 from sidecar.rpc import lightning_pb2 as ln
+from tests.harness.counted import Counted
 from tests.harness.sim_lnd import SimulatedLnd
 from tests.harness.sim_node import Mode
 
@@ -31,26 +31,13 @@ MODES = pytest.mark.parametrize("mode", ["native", "custom"])
 Lsps = NativeLsps | CustomLsps
 
 
-class Running:
+class Running(Counted):
     """A simulated LND, a connection to it, and what the transports counted."""
 
     def __init__(self, sim: SimulatedLnd) -> None:
+        super().__init__()
         self.sim = sim
         self.lnd = Lnd(sim.host, sim.tls_path, sim.macaroon_path)
-        self.counted: Counter[str] = Counter()
-        self._one_more = asyncio.Event()
-
-    def count(self, slug: str) -> None:
-        """Something was dropped."""
-        self.counted[slug] += 1
-        self._one_more.set()
-
-    async def until_counted(self, slug: str, number: int) -> None:
-        """Wait until as many were dropped."""
-        async with asyncio.timeout(10):
-            while self.counted[slug] < number:
-                self._one_more.clear()
-                await self._one_more.wait()
 
 
 @asynccontextmanager

@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from sidecar.core.errors import NoSuchWebhook, StoreUnavailable
 from sidecar.core.webhooks import (
     ONION_MESSAGE_INCOMING,
-    WEBHOOK_REGISTERED,
     Webhook,
     WebhookState,
 )
-from tests.harness.notifying import ALICE, BOB, Notifying, brief
+from tests.harness.notifying import ALICE, BOB, INCOMING, NO, REGISTERED, Notifying, brief, methods
 from tests.harness.push_service import PushService, answer
-
-REGISTERED = WEBHOOK_REGISTERED.removeprefix("lsps5.")
-INCOMING = ONION_MESSAGE_INCOMING.removeprefix("lsps5.")
-NO = answer(503)
-
-
-@pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[PushService]:
-    """A push service."""
-    async with PushService(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-async def notifying(service: PushService) -> AsyncIterator[Notifying]:
-    """A notifier that may tell it."""
-    async with Notifying([service]) as running:
-        yield running
-
-
-def method_of(body: bytes) -> str:
-    """What a notification says, without its prefix."""
-    return str(json.loads(body)["method"]).removeprefix("lsps5.")
-
-
-async def methods(service: PushService, count: int) -> list[str]:
-    """What the next so many notifications say."""
-    return [method_of((await service.next()).body) for _ in range(count)]
-
 
 # --- pauses ---------------------------------------------------------------------------------------
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import pytest
 
 from sidecar.core.webhooks import ONION_MESSAGE_INCOMING, Webhook
 from tests.harness.notifying import ALICE, BOB, CAROL, Notifying, services
@@ -15,13 +13,6 @@ from tests.harness.push_service import Behaviour, PushService, answer, hang
 
 PROMPT = 1.0
 """Seconds within which what nothing holds up arrives; what hangs takes three."""
-
-
-@pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[PushService]:
-    """A push service."""
-    async with PushService(tmp_path) as running:
-        yield running
 
 
 def node(number: int) -> bytes:

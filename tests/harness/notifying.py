@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import ipaddress
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -15,14 +16,23 @@ from sidecar.adapters.pushes import PushLimits
 from sidecar.adapters.webhooks import WebhookNotifier, WebhookSettings
 from sidecar.core.errors import LndUnavailable, StoreUnavailable
 from sidecar.core.model import TimestampForm
-from sidecar.core.webhooks import Delivery, Webhook, WebhookState
+from sidecar.core.webhooks import (
+    ONION_MESSAGE_INCOMING,
+    WEBHOOK_REGISTERED,
+    Delivery,
+    Webhook,
+    WebhookState,
+)
 from tests.harness.fakes import FakeClock
 from tests.harness.hostile_addresses import Zone
 from tests.harness.memory_webhooks import MemoryWebhooks
-from tests.harness.push_service import PushService
+from tests.harness.push_service import PushService, answer
 from tests.harness.running import Running
 
 ALICE, BOB, CAROL = (bytes([2]) + bytes([number]) * 32 for number in (1, 2, 3))
+REGISTERED = WEBHOOK_REGISTERED.removeprefix("lsps5.")
+INCOMING = ONION_MESSAGE_INCOMING.removeprefix("lsps5.")
+NO = answer(503)
 NAMES = {f"{name}.push.test": ("127.0.0.1",) for name in "abcd"}
 
 SETTINGS = WebhookSettings(
@@ -31,6 +41,16 @@ SETTINGS = WebhookSettings(
     wait=0.01,
     limits=PushLimits(connect=2, address=2, total=3),
 )
+
+
+def method_of(body: bytes) -> str:
+    """What a notification says, without its prefix."""
+    return str(json.loads(body)["method"]).removeprefix("lsps5.")
+
+
+async def methods(service: PushService, count: int) -> list[str]:
+    """What the next so many notifications say."""
+    return [method_of((await service.next()).body) for _ in range(count)]
 
 
 async def _nothing() -> None:

@@ -1,7 +1,12 @@
 """For the LDK suite: the matrix that its tests fill, printed when they have run."""
 
-import pytest
+from collections.abc import AsyncIterator
 
+import pytest
+import pytest_asyncio
+
+from tests.harness.beside import LNDS
+from tests.harness.lnd_process import LndProcess
 from tests.harness.matrix import Matrix
 
 MATRIX = pytest.StashKey[Matrix]()
@@ -24,3 +29,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if lines:
         terminalreporter.section("LDK")
         terminalreporter.write("\n".join(lines) + "\n")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=LNDS)
+async def shared_lnd(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[LndProcess]:
+    """One real LND of each kind for the whole module."""
+    async with LndProcess(LNDS[request.param], tmp_path_factory.mktemp("lnd")) as process:
+        yield process

@@ -90,19 +90,10 @@ class Client:
         return isinstance(outcome, AnswerDropped) and str(outcome).startswith("Ignoring message from peer")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=LNDS)
-async def lnd(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[LndProcess]:
-    """One real LND of each kind for the whole module."""
-    async with LndProcess(LNDS[request.param], tmp_path_factory.mktemp("lnd")) as process:
-        yield process
-
-
 @pytest_asyncio.fixture(loop_scope="module")
-async def client(lnd: LndProcess, tmp_path: Path) -> AsyncIterator[Client]:
+async def client(shared_lnd: LndProcess, tmp_path: Path) -> AsyncIterator[Client]:
     """A wallet that is connected to LND, which answers as the test wants it."""
-    async with as_lsp(lnd) as lsp, LdkLsps5(tmp_path / "wallet") as wallet:
+    async with as_lsp(shared_lnd) as lsp, LdkLsps5(tmp_path / "wallet") as wallet:
         client = Client(wallet, lsp)
         await client.connect()
         yield client

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.harness.beside import LNDS
 from tests.harness.ldk_lsps5 import LdkLsps5, signature_of, signed_text
 from tests.harness.lnd_process import LndProcess
 
@@ -20,15 +19,6 @@ pytestmark = [pytest.mark.ldk, pytest.mark.asyncio(loop_scope="module")]
 SECOND = "2026-11-22T10:52:58"
 TIMESTAMP = f"{SECOND}.395+00:00"
 BODY = '{"jsonrpc":"2.0","method":"lsps5.onion_message_incoming","params":{}}'
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=LNDS)
-async def lnd(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[LndProcess]:
-    """One real LND of each kind for the whole module."""
-    async with LndProcess(LNDS[request.param], tmp_path_factory.mktemp("lnd")) as process:
-        yield process
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -40,11 +30,13 @@ async def validator(tmp_path: Path) -> AsyncIterator[LdkLsps5]:
 
 @pytest.mark.parametrize("method", ["lsps5.webhook_registered", "lsps5.onion_message_incoming"])
 async def test_the_validator_accepts_what_lnd_signed(
-    lnd: LndProcess, validator: LdkLsps5, method: str
+    shared_lnd: LndProcess, validator: LdkLsps5, method: str
 ) -> None:
     """`….395+00:00`, and the zbase32 of LND's SignMessage: the form in which LDK prints a time."""
     body = f'{{"jsonrpc":"2.0","method":"{method}","params":{{}}}}'
-    verdict = await validator.validate(lnd.node_id, TIMESTAMP, await signature_of(lnd, TIMESTAMP, body), body)
+    verdict = await validator.validate(
+        shared_lnd.node_id, TIMESTAMP, await signature_of(shared_lnd, TIMESTAMP, body), body
+    )
     assert (verdict.method, verdict.error) == (method, None)
     assert verdict.signed == signed_text(TIMESTAMP, body)
 
@@ -65,49 +57,55 @@ async def test_the_validator_accepts_what_lnd_signed(
     ],
 )
 async def test_the_validator_checks_the_time_as_it_prints_it_itself(
-    lnd: LndProcess, validator: LdkLsps5, header: str, signed: str, accepted: bool
+    shared_lnd: LndProcess, validator: LdkLsps5, header: str, signed: str, accepted: bool
 ) -> None:
     """A departure from bLIP 55, whose `….uuuZ` it never accepts; nor `.000`, which it does not print."""
     verdict = await validator.validate(
-        lnd.node_id, SECOND + header, await signature_of(lnd, SECOND + signed, BODY), BODY
+        shared_lnd.node_id, SECOND + header, await signature_of(shared_lnd, SECOND + signed, BODY), BODY
     )
     assert verdict.error == (None if accepted else "InvalidSignature")
     assert verdict.signed == signed_text(SECOND + header.replace("Z", "+00:00").replace(".000", ""), BODY)
 
 
-async def test_the_validator_refuses_what_was_not_signed_so(lnd: LndProcess, validator: LdkLsps5) -> None:
+async def test_the_validator_refuses_what_was_not_signed_so(
+    shared_lnd: LndProcess, validator: LdkLsps5
+) -> None:
     """Another node's id, another body, another time, a signature with one character changed."""
-    signature = await signature_of(lnd, TIMESTAMP, BODY)
+    signature = await signature_of(shared_lnd, TIMESTAMP, BODY)
     last = "y" if signature[-1] != "y" else "b"
     later = TIMESTAMP.replace("58", "59")
     other_body = BODY.replace("onion_message", "payment")
     for node_id, timestamp, signed, body in (
         (validator.node_id, TIMESTAMP, signature, BODY),
-        (lnd.node_id, later, signature, BODY),
-        (lnd.node_id, TIMESTAMP, signature, other_body),
-        (lnd.node_id, TIMESTAMP, signature[:-1] + last, BODY),
-        (lnd.node_id, TIMESTAMP, "", BODY),
+        (shared_lnd.node_id, later, signature, BODY),
+        (shared_lnd.node_id, TIMESTAMP, signature, other_body),
+        (shared_lnd.node_id, TIMESTAMP, signature[:-1] + last, BODY),
+        (shared_lnd.node_id, TIMESTAMP, "", BODY),
     ):
         assert (await validator.validate(node_id, timestamp, signed, body)).error == "InvalidSignature"
     # None of these has made it refuse the real one.
-    assert (await validator.validate(lnd.node_id, TIMESTAMP, signature, BODY)).ok
+    assert (await validator.validate(shared_lnd.node_id, TIMESTAMP, signature, BODY)).ok
 
 
-async def test_the_validator_does_not_look_at_a_clock(lnd: LndProcess, validator: LdkLsps5) -> None:
+async def test_the_validator_does_not_look_at_a_clock(shared_lnd: LndProcess, validator: LdkLsps5) -> None:
     """Whatever its age: bLIP 55 asks for the signature's check alone."""
     for year in ("2001", "2126"):
         timestamp = TIMESTAMP.replace("2026", year)
         assert (
-            await validator.validate(lnd.node_id, timestamp, await signature_of(lnd, timestamp, BODY), BODY)
+            await validator.validate(
+                shared_lnd.node_id, timestamp, await signature_of(shared_lnd, timestamp, BODY), BODY
+            )
         ).ok
 
 
-async def test_the_validator_knows_the_last_five_signatures(lnd: LndProcess, validator: LdkLsps5) -> None:
+async def test_the_validator_knows_the_last_five_signatures(
+    shared_lnd: LndProcess, validator: LdkLsps5
+) -> None:
     """A notification that is sent twice must not be signed once only: the second is a replay."""
-    signature = await signature_of(lnd, TIMESTAMP, BODY)
+    signature = await signature_of(shared_lnd, TIMESTAMP, BODY)
 
     async def again(signature: str = signature, *, fresh: bool = False) -> str | None:
-        return (await validator.validate(lnd.node_id, TIMESTAMP, signature, BODY, fresh=fresh)).error
+        return (await validator.validate(shared_lnd.node_id, TIMESTAMP, signature, BODY, fresh=fresh)).error
 
     assert await again() is None
     assert [await again(), await again(signature.upper())] == ["ReplayAttack"] * 2
@@ -115,19 +113,25 @@ async def test_the_validator_knows_the_last_five_signatures(lnd: LndProcess, val
     for millis in range(1, 6):
         assert await again() == "ReplayAttack"
         other = f"{SECOND}.{millis:03}+00:00"
-        assert (await validator.validate(lnd.node_id, other, await signature_of(lnd, other, BODY), BODY)).ok
+        assert (
+            await validator.validate(
+                shared_lnd.node_id, other, await signature_of(shared_lnd, other, BODY), BODY
+            )
+        ).ok
     assert await again() is None
 
 
 async def test_the_validator_reads_the_body_and_checks_what_it_read(
-    lnd: LndProcess, validator: LdkLsps5
+    shared_lnd: LndProcess, validator: LdkLsps5
 ) -> None:
     """The body that is signed has to be the one that LDK would write: compact, `params` last."""
     spaced = BODY.replace(":", ": ")
-    signature = await signature_of(lnd, TIMESTAMP, spaced)
-    assert (await validator.validate(lnd.node_id, TIMESTAMP, signature, spaced)).error == "InvalidSignature"
-    signature = await signature_of(lnd, TIMESTAMP, BODY)
-    assert (await validator.validate(lnd.node_id, TIMESTAMP, signature, spaced)).ok
+    signature = await signature_of(shared_lnd, TIMESTAMP, spaced)
+    assert (
+        await validator.validate(shared_lnd.node_id, TIMESTAMP, signature, spaced)
+    ).error == "InvalidSignature"
+    signature = await signature_of(shared_lnd, TIMESTAMP, BODY)
+    assert (await validator.validate(shared_lnd.node_id, TIMESTAMP, signature, spaced)).ok
 
 
 @pytest.mark.parametrize(
