@@ -116,9 +116,10 @@ class Mailroom:
         handed_over = await self._hand_to(letter, number, passed_on=passed_on)
         if kept:
             self._wakes.pop(letter.to, None)
-            watch = self._watches.get(letter.to)
-            if not handed_over or (watch is not None and watch.silent(self._clock.now_ms())):
-                self._wake(letter.to)
+        watch = self._watches.get(letter.to)
+        # Also for a letter that found no room: whoever empties a full mailbox makes room for the next.
+        if not handed_over or (watch is not None and watch.silent(self._clock.now_ms())):
+            self._wake(letter.to)
         return "sent" if handed_over else "kept" if kept else "lost"
 
     async def _keep(self, letter: Letter) -> tuple[bool, int | None]:

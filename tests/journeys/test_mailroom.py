@@ -411,6 +411,16 @@ async def test_a_full_mailbox_costs_a_wallet_that_is_here_nothing() -> None:
         assert world.counters["mail.dropped.mailbox-full"] == 1
 
 
+async def test_a_full_mailbox_wakes_all_the_same() -> None:
+    """The letter is lost, and the next one would be too: the wallet is told, and empties it."""
+    async with World() as world:
+        at = await scene(world)
+        world.mailroom._settings = MailroomSettings(MAIL, total_bytes=0)
+        await at.away()
+        await at.hold()
+        assert (await at.letters(), at.woken(), world.counters["lost.message"]) == (0, 1, 1)
+
+
 async def test_after_a_restart_whoever_has_fresh_mail_is_woken() -> None:
     """The wake-up may have been lost with the process; mail that is old wakes nobody anew."""
     for age_ms, woken in ((NEWS_MS - 1_000, 1), (NEWS_MS + 1_000, 0)):
