@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from tenacity import AsyncRetrying, retry_if_exception_type
@@ -37,7 +38,8 @@ from sidecar.core.errors import (
 )
 from sidecar.core.keys import SidecarKeys
 from sidecar.core.limits import Rate
-from sidecar.core.model import Client, TimestampForm
+from sidecar.core.mailbox import MailUse
+from sidecar.core.model import BoundBy, Client, TimestampForm
 from sidecar.core.server import ServerSettings, StaticInvoiceServer
 from sidecar.courier import Courier
 from sidecar.lsps import LspsService, LspsSettings
@@ -73,6 +75,34 @@ class RequestPaths:
         """u16 count ‖ paths, in the form that ldk-node takes."""
         # "SHOULD provide at least 1 blinded path out-of-band"
         return paths.encode_path_list([self._server.request_path(client, os.urandom)])
+
+
+class RunningClients:
+    """What the operator changes of the clients that the server knows. Fulfils adapters.admin.Binder."""
+
+    def __init__(self, bindings: Bindings, mailroom: Callable[[], Mailroom | None]) -> None:
+        """`mailroom` gives the one at work, if any is."""
+        self._bindings = bindings
+        self._mailroom = mailroom
+
+    async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
+        """Say which node a client is. Raises NodeTaken, NoSuchClient, StoreUnavailable."""
+        return await self._bindings.bind(client_id, node_id, by)
+
+    def add(self, client: Client) -> None:
+        """A client that was made with a node of its own."""
+        self._bindings.add(client)
+
+    def forget(self, client_id: bytes) -> None:
+        """A client is not served any more."""
+        self._bindings.forget(client_id)
+        if (mailroom := self._mailroom()) is not None:
+            mailroom.forget(client_id)
+
+    def mail_use(self, client_id: bytes) -> MailUse | None:
+        """What waits for a client."""
+        mailroom = self._mailroom()
+        return None if mailroom is None else mailroom.use(client_id)
 
 
 async def serve(settings: Settings) -> None:
@@ -198,13 +228,14 @@ class Sidecar:
         """Answer the operator and the network until cancelled."""
         self._settings.datadir.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._read_bindings()
+        clients = RunningClients(self._bindings, lambda: self._mailroom)
         admin = AdminService(
             self._store,
             RequestPaths(self._server),
-            self._bindings,
+            clients,
             self.status,
             self._settings.quota,
-            mail_use=lambda client_id: self._mailroom.use(client_id) if self._mailroom else None,
+            mail_use=clients.mail_use,
         )
         webhooks = WebhooksService(self._store, self._store.webhooks, self._lsps, self._notifier)
         listening = await start_admin(admin, admin_socket_path(self._settings.datadir), webhooks)

@@ -206,6 +206,10 @@ class Mailroom:
         """What waits for a client; None for nothing."""
         return self._uses.get(client_id)
 
+    def forget(self, client_id: bytes) -> None:
+        """A client was revoked or removed, and its mailbox with it."""
+        self._note_use(client_id, MailUse(letters=0, bytes=0, newest_ms=0))
+
     # --- nodes come, go, and show life --------------------------------------------------------------
 
     async def run(self) -> None:

@@ -95,7 +95,7 @@ class LndGraph:
 
     async def has_channel(self, node_id: bytes) -> bool:
         """Whether LND has a channel with the node, pending ones aside. Raises LndUnavailable."""
-        return node_id in await self._channels.peers()
+        return await self._channels.has_peer(node_id)
 
     async def is_announced(self, node_id: bytes) -> bool:
         """Whether the node has announced itself to the network. Raises LndUnavailable."""
@@ -183,6 +183,15 @@ class _Channels:
         To be asked last: the number is the peer's to choose, and it may choose another channel's.
         """
         return self._by_peers_alias.get(scid)
+
+    async def has_peer(self, node_id: bytes) -> bool:
+        """Whether LND has a channel with the node; a new one is found at once, if few ask."""
+        if node_id in await self.peers():
+            return True
+        async with self._lock:
+            if node_id not in self._peers and self._looks.take("peer", int(self._clock() * 1_000)):
+                await self._list()
+        return node_id in self._peers
 
     async def peers(self) -> frozenset[bytes]:
         """All nodes that LND has a channel with."""

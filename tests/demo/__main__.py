@@ -21,7 +21,7 @@ from tests.harness.push_service import PushService
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.stage import Stage, real, simulated
 from tests.harness.waking import check_signature, push_options
-from tests.harness.wallet import Wallet
+from tests.harness.wallet import Wallet, set_webhook
 
 STORY_TIMEOUT = 60
 """Seconds after which the demo gives up."""
@@ -90,7 +90,7 @@ async def story(tell: Teller, stage: Stage, sidecar: SidecarProcess, push: PushS
     wallet = Wallet(secret, link, stage.lnd.node_id, request_path, Family.LDK)
     offer = offers.decode_offer(await leave_invoice(tell, wallet))
     tell.say("wallet", "registers its push service: lsps5.set_webhook")
-    await wallet.set_webhook("demo", push.url())
+    await set_webhook(wallet.link, "demo", push.url())
     await hear_of_it(tell, push, stage.lnd.node_id)
     await wallet.link.close()
     tell.say("wallet", "goes offline")

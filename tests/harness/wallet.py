@@ -33,6 +33,25 @@ class Issued:
     update_path: BlindedPath
 
 
+class LspsRefusal(Exception):
+    """An LSPS error; its text is the code and the message."""
+
+
+async def set_webhook(link: Link, app_name: str, url: str) -> dict[str, object]:
+    """Register a webhook by LSPS5, over a peer's connection; the result. Raises LspsRefusal."""
+    params = {"app_name": app_name, "webhook": url}
+    request = {"jsonrpc": "2.0", "id": os.urandom(10).hex(), "method": "lsps5.set_webhook", "params": params}
+    await link.send_custom(LSPS_MESSAGE, json.dumps(request).encode())
+    type_, answer = await link.receive_custom()
+    assert type_ == LSPS_MESSAGE
+    members = json.loads(answer)
+    assert members["id"] == request["id"]
+    if "error" in members:
+        raise LspsRefusal(f"{members['error']['code']}: {members['error']['message']}")
+    result: dict[str, object] = members["result"]
+    return result
+
+
 class Wallet(Node):
     """The client of a static invoice server, in either family."""
 
@@ -136,23 +155,6 @@ class Wallet(Node):
     def offer_string(offer: dict[int, bytes]) -> str:
         """What a payer scans."""
         return bolt12.encode_string("lno", encode_tlvs(offer))
-
-    async def set_webhook(self, app_name: str, url: str) -> dict[str, int]:
-        """Register a webhook by LSPS5; the result."""
-        params = {"app_name": app_name, "webhook": url}
-        request = {
-            "jsonrpc": "2.0",
-            "id": os.urandom(10).hex(),
-            "method": "lsps5.set_webhook",
-            "params": params,
-        }
-        await self.link.send_custom(LSPS_MESSAGE, json.dumps(request).encode())
-        type_, answer = await self.link.receive_custom()
-        assert type_ == LSPS_MESSAGE
-        members = json.loads(answer)
-        assert members["id"] == request["id"]
-        result: dict[str, int] = members["result"]
-        return result
 
     async def receive_invoice_request(self) -> Arrived:
         """Wait for a forwarded invoice_request, verified."""
