@@ -1,7 +1,7 @@
 """The mailroom: keeps what is for a client's node until the node surely got it, and has it woken.
 
 A letter is on disk before it is handed over. It is handed over again on every new connection of
-its node, in order, until the node has shown life long enough after it (core/watch.py): twice is
+its node (deliveries.py) until the node has shown life long enough after it (core/watch.py): twice is
 allowed, lost is not. While the store is away, letters wait in bounded memory.
 """
 
@@ -17,10 +17,10 @@ from weakref import WeakValueDictionary
 from sidecar.bindings import Bindings
 from sidecar.core.bounded import Bounded
 from sidecar.core.errors import LndUnavailable, PeerNotConnected, SidecarError, StoreUnavailable
-from sidecar.core.limits import Rate, TokenBuckets
+from sidecar.core.limits import Rate
 from sidecar.core.mailbox import Letter, MailLimits, MailUse
-from sidecar.core.watch import Watch
 from sidecar.core.webhooks import ONION_MESSAGE_INCOMING
+from sidecar.deliveries import ANSWERS, RETRY_AFTER, Connection, Deliveries
 from sidecar.ports import Clock, MailStore, Notifier, OnionTransport, PeerChange, Peers, PeersNow
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,7 @@ WAKES_WITHOUT_NEWS = 3
 MEMORY_BYTES = 16 * 1024 * 1024
 """Bytes of letters that wait in memory while the store is away; 16 MB is some 10,000 small ones."""
 
-DELIVERIES_AT_ONCE = 8
-DELIVERY_RATE = Rate(per_second=0.1, burst=5)
-"""How often one node is handed all its letters: a connection that flaps costs no more than this."""
-
 TIDY_EVERY = 3_600.0
-RETRY_AFTER = 1.0
 
 
 Outcome = Literal["sent", "kept", "lost"]
@@ -54,17 +49,14 @@ Outcome = Literal["sent", "kept", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class MailroomSettings:
-    """What each queue of a client may hold, and the bytes of all mailboxes together (approximate)."""
+    """What each queue of a client may hold, and the bytes of all mailboxes together (approximate).
+
+    `answers` is what a node may be made to send by what it is handed, in bytes.
+    """
 
     limits: MailLimits
     total_bytes: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Connection:
-    """One connection of a node; another one is another object."""
-
-    since_ms: int
+    answers: Rate = ANSWERS
 
 
 class Mailroom:
@@ -90,8 +82,7 @@ class Mailroom:
         self._notifier = notifier
         self._clock = clock
         self._counters = counters
-        self._online: dict[bytes, _Connection] = {}
-        self._watches: dict[bytes, Watch] = {}
+        self._online: dict[bytes, Connection] = {}
         self._watching = asyncio.Event()
         self._uses: dict[bytes, MailUse] = {}
         self._bytes = 0
@@ -100,8 +91,14 @@ class Mailroom:
         self._pending_bytes = 0
         self._has_pending = asyncio.Event()
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
-        self._delivering = asyncio.Semaphore(DELIVERIES_AT_ONCE)
-        self._delivery_rate = TokenBuckets(DELIVERY_RATE)
+        self._deliveries = Deliveries(
+            store=store,
+            send=self._send,
+            in_memory=lambda node: [letter for letter in self._pending if letter.to == node],
+            clock=clock,
+            counters=counters,
+            answers=settings.answers,
+        )
         self._wakes: Bounded[bytes, int] = Bounded(10_000)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -116,9 +113,10 @@ class Mailroom:
         handed_over = await self._hand_to(letter, number, passed_on=passed_on)
         if kept:
             self._wakes.pop(letter.to, None)
-        watch = self._watches.get(letter.to)
+        connection = self._online.get(letter.to)
+        silent = connection is not None and connection.watch.silent(self._clock.now_ms())
         # Also for a letter that found no room: whoever empties a full mailbox makes room for the next.
-        if not handed_over or (watch is not None and watch.silent(self._clock.now_ms())):
+        if not handed_over or silent:
             self._wake(letter.to)
         return "sent" if handed_over else "kept" if kept else "lost"
 
@@ -167,31 +165,32 @@ class Mailroom:
         if connection is None:
             return False
         if passed_on and connection.since_ms < letter.kept_at_ms - FRESH_MS:
-            self._sent(letter.to, number)
+            self._sent(letter, number, connection)
             return True
-        async with self._lock(letter.to):
-            watch = self._watches.get(letter.to)
-            if number is not None and watch is not None and number in watch:
-                return True  # it went out with all others, on a connection that came meanwhile
-            return await self._send(letter, number)
+        if number is not None:
+            connection.watch.kept(letter.key, number)
+            if number in connection.watch:
+                return True  # it went out already: from memory, or with all others of a delivery
+        if connection.delivering:
+            connection.more = True
+            return True
+        # Two letters at once would go out in any order.
+        async with self._locks.setdefault(letter.to, asyncio.Lock()):
+            return await self._send(letter, number, connection)
 
-    async def _send(self, letter: Letter, number: int | None) -> bool:
+    async def _send(self, letter: Letter, number: int | None, connection: Connection) -> bool:
         try:
             await self._transport.send(letter.to, letter.path_key, letter.onion)
         except PeerNotConnected:
             return False
-        self._sent(letter.to, number)
+        self._sent(letter, number, connection)
         return True
 
-    def _sent(self, node: bytes, number: int | None) -> None:
+    def _sent(self, letter: Letter, number: int | None, connection: Connection) -> None:
         self._counters["mail.sent"] += 1
-        if number is not None:
-            self._watches.setdefault(node, Watch()).sent(number, self._clock.now_ms())
-            self._watching.set()
-
-    def _lock(self, node: bytes) -> asyncio.Lock:
-        # Two letters at once would go out in any order, and a letter among those of a delivery.
-        return self._locks.setdefault(node, asyncio.Lock())
+        # One that is only in memory is watched by its key, until it has a number.
+        connection.watch.sent(letter.key if number is None else number, self._clock.now_ms())
+        self._watching.set()
 
     def _wake(self, node: bytes) -> None:
         self._notifier.notify(node, ONION_MESSAGE_INCOMING)
@@ -256,20 +255,22 @@ class Mailroom:
 
     def _came(self, nodes: Iterable[bytes]) -> None:
         for node in nodes:
-            self._online[node] = connection = _Connection(self._clock.now_ms())
-            self._watches.pop(node, None)
+            if (earlier := self._online.get(node)) is not None:
+                earlier.ended = True
+            self._online[node] = connection = Connection(self._clock.now_ms())
             self._notifier.connected(node)
             if (client_id := self._bindings.client_of(node)) is not None:
-                task = asyncio.create_task(self._deliver(node, client_id, connection))
+                connection.delivering = True
+                task = asyncio.create_task(self._deliveries.deliver(node, client_id, connection))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
     def _left(self, nodes: Iterable[bytes]) -> None:
         for node in nodes:
-            self._online.pop(node, None)
-            watch = self._watches.pop(node, None)
-            if watch is not None and watch.unheard():
-                self._wake_again(node)
+            if (connection := self._online.pop(node, None)) is not None:
+                connection.ended = True
+                if connection.watch.unheard():
+                    self._wake_again(node)
 
     def _wake_waiting(self) -> None:
         """After a start: whoever has fresh mail may not have been told of it."""
@@ -279,46 +280,11 @@ class Mailroom:
             if client_id in fresh and node not in self._online:
                 self._wake(node)
 
-    async def _deliver(self, node: bytes, client_id: bytes, connection: _Connection) -> None:
-        """Hand over all letters on a new connection, in order."""
-        while self._online.get(node) is connection:
-            if not self._delivery_rate.take(node, self._clock.now_ms()):
-                await asyncio.sleep(RETRY_AFTER)
-                continue
-            async with self._delivering, self._lock(node):
-                try:
-                    letters: Sequence[tuple[int | None, Letter]] = await self._store.mail(client_id)
-                except StoreUnavailable:
-                    letters = []
-                    complete = False
-                else:
-                    complete = True
-                waiting = [(None, letter) for letter in self._pending if letter.to == node]
-                if not await self._hand_over_all(node, connection, [*letters, *waiting]) or complete:
-                    return
-            await asyncio.sleep(RETRY_AFTER)
-
-    async def _hand_over_all(
-        self, node: bytes, connection: _Connection, letters: Sequence[tuple[int | None, Letter]]
-    ) -> bool:
-        """Whether the node is still there after the last of them."""
-        for number, letter in letters:
-            # A client that was bound anew has letters for its earlier node: those are not for this one.
-            if letter.to != node:
-                continue
-            try:
-                if self._online.get(node) is not connection or not await self._send(letter, number):
-                    return False
-            except LndUnavailable:
-                return False  # LND's next stream of peers begins with who is there
-            self._counters["mail.delivered"] += 1
-        return True
-
     async def heard(self, node: bytes) -> None:
         """An onion message came from a node: it lives."""
-        watch = self._watches.get(node)
-        if watch is not None:
-            await self._proved(node, watch.heard(self._clock.now_ms()))
+        connection = self._online.get(node)
+        if connection is not None and connection.watch:
+            await self._proved(node, connection.watch.heard(self._clock.now_ms()))
 
     async def _keep_looking(self) -> None:
         while True:
@@ -328,21 +294,24 @@ class Mailroom:
                 await self.look()
             except LndUnavailable:
                 continue
-            if not any(self._watches.values()):
+            if not any(connection.watch for connection in self._online.values()):
                 self._watching.clear()
 
     async def look(self) -> None:
         """See which nodes have sent something since the last look. Raises LndUnavailable."""
         received = await self._peers.bytes_received()
         now = self._clock.now_ms()
-        for node, watch in list(self._watches.items()):
+        for node, connection in list(self._online.items()):
+            if not connection.watch:
+                continue
             if node in received:
-                await self._proved(node, watch.looked(received[node], now))
-            if watch.newly_silent(now):
+                await self._proved(node, connection.watch.looked(received[node], now))
+            if connection.watch.newly_silent(now):
                 self._wake_again(node)
 
-    async def _proved(self, node: bytes, numbers: Sequence[int]) -> None:
+    async def _proved(self, node: bytes, letters: Sequence[int | bytes]) -> None:
         client_id = self._bindings.client_of(node)
+        numbers = [letter for letter in letters if isinstance(letter, int)]
         if not numbers or client_id is None:
             return
         try:
@@ -373,7 +342,6 @@ class Mailroom:
                 self._has_pending.clear()
                 self._pending_for.clear()
             if number is not None:
-                # If it went out from memory already, it goes out a second time.
                 with contextlib.suppress(LndUnavailable):
                     await self._hand_to(letter, number, passed_on=False)
 

@@ -14,21 +14,26 @@ SILENT_AFTER_MS = 20_000
 class Watch:
     """What was sent to one node over its present connection, until the node proves that it lives.
 
-    Letters go by their numbers in the mailbox.
+    Letters go by their numbers in the mailbox, or by their keys while they have none.
     """
 
     def __init__(self) -> None:
-        self._sent: dict[int, int] = {}
+        self._sent: dict[int | bytes, int] = {}
         self._bytes: int | None = None
         self._looked_at = 0
         self._alive_at = 0
         self._told_at = -1
 
-    def sent(self, number: int, now_ms: int) -> None:
+    def sent(self, number: int | bytes, now_ms: int) -> None:
         """A letter was handed over."""
         self._sent[number] = now_ms
 
-    def __contains__(self, number: int) -> bool:
+    def kept(self, key: bytes, number: int) -> None:
+        """A letter that was handed over from memory has a number now."""
+        if (at := self._sent.pop(key, None)) is not None:
+            self._sent[number] = at
+
+    def __contains__(self, number: int | bytes) -> bool:
         """Whether a letter was handed over on this connection."""
         return number in self._sent
 
@@ -36,12 +41,12 @@ class Watch:
         """How many letters lack proof."""
         return len(self._sent)
 
-    def heard(self, now_ms: int) -> list[int]:
+    def heard(self, now_ms: int) -> list[int | bytes]:
         """Something came from the node just now; the letters that it surely got are forgotten."""
         self._alive_at = now_ms
         return self._proven(now_ms)
 
-    def looked(self, bytes_recv: int, now_ms: int) -> list[int]:
+    def looked(self, bytes_recv: int, now_ms: int) -> list[int | bytes]:
         """The count of bytes from the node as it stands; the letters that it surely got are forgotten."""
         before, since = self._bytes, self._looked_at
         self._bytes, self._looked_at = bytes_recv, now_ms
@@ -51,7 +56,7 @@ class Watch:
         # The bytes came at some time after the last look; it is only sure that they came after that.
         return self._proven(since)
 
-    def _proven(self, alive_at: int) -> list[int]:
+    def _proven(self, alive_at: int) -> list[int | bytes]:
         proven = [number for number, at in self._sent.items() if at <= alive_at - PROOF_AFTER_MS]
         for number in proven:
             del self._sent[number]

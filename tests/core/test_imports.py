@@ -20,7 +20,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "sidecar.peeler": ("sidecar.core", "sidecar.ports"),
     "sidecar.courier": ("sidecar.core", "sidecar.ports"),
     "sidecar.bindings": ("sidecar.core", "sidecar.ports"),
-    "sidecar.mailroom": ("sidecar.core", "sidecar.ports", "sidecar.bindings"),
+    "sidecar.deliveries": ("sidecar.core", "sidecar.ports"),
+    "sidecar.mailroom": ("sidecar.core", "sidecar.ports", "sidecar.bindings", "sidecar.deliveries"),
     "sidecar.lsps": ("sidecar.core", "sidecar.ports"),
     "sidecar.service": (
         "sidecar.core",

@@ -15,7 +15,7 @@ def watch_of(*letters: int) -> Watch:
     return watch
 
 
-def looks(watch: Watch, *seen: tuple[int, int]) -> list[list[int]]:
+def looks(watch: Watch, *seen: tuple[int, int]) -> list[list[int | bytes]]:
     """What each look at (seconds, bytes) proved."""
     return [watch.looked(count, at * SECOND) for at, count in seen]
 
@@ -93,3 +93,14 @@ def test_what_was_sent_after_the_last_sign_is_unheard() -> None:
     assert not watch.unheard()
     watch.sent(2, 7 * SECOND)
     assert watch.unheard()
+
+
+def test_a_letter_from_memory_is_watched_on_under_its_number() -> None:
+    """Sent by its key, kept later: what proves it is counted from when it was sent."""
+    watch = Watch()
+    watch.sent(b"key", 0)
+    watch.kept(b"key", 7)
+    assert (7 in watch, b"key" in watch) == (True, False)
+    assert watch.heard(PROOF_AFTER_MS) == [7]
+    watch.kept(b"never sent", 8)
+    assert 8 not in watch

@@ -350,7 +350,14 @@ class WatchedStore(MemoryStore):
 class World:
     """The sidecar at work on an LND in process. Use it as `async with World(...) as world`."""
 
-    def __init__(self, *, native: bool = True, limits: ServiceLimits = NO_LIMITS) -> None:
+    def __init__(
+        self,
+        *,
+        native: bool = True,
+        limits: ServiceLimits = NO_LIMITS,
+        answers: Rate = Rate(per_second=1e9, burst=1e9),  # noqa: B008 - frozen
+    ) -> None:
+        self.answers = answers
         self.lnd_node_id = keys.public_key(LND_SECRET)
         self.keys = SidecarKeys.derive(keys.ecdh(LND_SECRET, keys.NUMS_POINT))
         self.network = LoopbackNetwork(LND_SECRET, native=native)
@@ -388,7 +395,7 @@ class World:
 
     def _new_mailroom(self) -> Mailroom:
         return Mailroom(
-            settings=MailroomSettings(MAIL, total_bytes=100 * MAIL.bytes),
+            settings=MailroomSettings(MAIL, total_bytes=100 * MAIL.bytes, answers=self.answers),
             bindings=self.bindings,
             store=self.store,
             transport=self.network,

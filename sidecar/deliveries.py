@@ -1,0 +1,116 @@
+"""All that waits for a node, handed over on a new connection: in order, and no faster than it may answer."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from sidecar.core.errors import LndUnavailable, StoreUnavailable
+from sidecar.core.limits import Rate, TokenBuckets
+from sidecar.core.mailbox import Letter, Queue
+from sidecar.core.watch import Watch
+from sidecar.ports import Clock, MailStore
+
+AT_ONCE = 32
+"""Nodes that are handed their letters at once; each mailbox is in memory while it is."""
+
+RATE = Rate(per_second=0.1, burst=5)
+"""How often one node is handed all its letters: a connection that flaps costs no more than this."""
+
+ANSWERS = Rate(per_second=64_000, burst=131_072)
+"""Bytes of answers that letters may call forth from a node. LND takes no more from a peer, and twice that
+in a burst; what is over it is lost, and with it a release_held_htlc or the wallet's own next invoice."""
+
+SMALL_ANSWER, LARGE_ANSWER = 1_366, 32_834
+"""Bytes of an onion message on the wire, with 1,300 or 32,768 bytes of hop data."""
+
+RETRY_AFTER = 1.0
+PACE = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One connection of a node; another one is another object.
+
+    `watch` holds what was sent over it. While `delivering`, a letter that comes sets `more` and goes
+    out behind those that are on their way.
+    """
+
+    since_ms: int
+    watch: Watch = field(default_factory=Watch)
+    ended: bool = False
+    delivering: bool = False
+    more: bool = False
+
+
+class Deliveries:
+    """Hands mailboxes over."""
+
+    def __init__(
+        self,
+        *,
+        store: MailStore,
+        send: Callable[[Letter, int | None, Connection], Awaitable[bool]],
+        in_memory: Callable[[bytes], Sequence[Letter]],
+        clock: Clock,
+        counters: Counter[str],
+        answers: Rate = ANSWERS,
+    ) -> None:
+        """`send` hands one letter over and notes it in the connection's watch; False: nobody is there.
+
+        `in_memory` gives a node's letters that are not in the store yet.
+        """
+        self._store = store
+        self._send = send
+        self._in_memory = in_memory
+        self._clock = clock
+        self._counters = counters
+        self._rate = TokenBuckets(RATE)
+        self._answers = TokenBuckets(answers)
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def deliver(self, node: bytes, client_id: bytes, connection: Connection) -> None:
+        """Hand over all letters of a node on its new connection, and those that come meanwhile."""
+        connection.delivering = connection.more = True
+        try:
+            await self._take(self._rate, node, 1, connection)
+            async with self._at_once:
+                while connection.more and not connection.ended:
+                    # What comes from now on is in what is read, or noted as more.
+                    connection.more = False
+                    if not await self._hand_over_all(node, client_id, connection):
+                        return
+        except LndUnavailable:
+            pass  # LND's next stream of peers begins with who is there
+        finally:
+            connection.delivering = False
+
+    async def _hand_over_all(self, node: bytes, client_id: bytes, connection: Connection) -> bool:
+        """Whether the node is still there after the last letter. Raises LndUnavailable."""
+        letters: Sequence[tuple[int | None, Letter]] = []
+        try:
+            letters = await self._store.mail(client_id)
+        except StoreUnavailable:
+            connection.more = True
+        for number, letter in [*letters, *((None, letter) for letter in self._in_memory(node))]:
+            sent = number in connection.watch if number is not None else letter.key in connection.watch
+            # A client that was bound anew has letters for its earlier node: those are not for this one.
+            if sent or letter.to != node:
+                continue
+            await self._take(self._answers, node, _answer(letter), connection)
+            if connection.ended or not await self._send(letter, number, connection):
+                return False
+            self._counters["mail.delivered"] += 1
+        if connection.more:
+            await asyncio.sleep(RETRY_AFTER)
+        return True
+
+    async def _take(self, buckets: TokenBuckets, node: bytes, amount: float, connection: Connection) -> None:
+        while not connection.ended and not buckets.take(node, self._clock.now_ms(), amount):  # noqa: ASYNC110
+            await asyncio.sleep(PACE)  # a bucket tells nobody when it is full again
+
+
+def _answer(letter: Letter) -> int:
+    """Bytes that a wallet may send back: an invoice for a request; a reply path may be long."""
+    large = letter.queue is Queue.REQUESTS or len(letter.onion) > SMALL_ANSWER
+    return LARGE_ANSWER if large else SMALL_ANSWER
