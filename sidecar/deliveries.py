@@ -70,8 +70,11 @@ class Deliveries:
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def deliver(self, node: bytes, client_id: bytes, connection: Connection) -> None:
-        """Hand over all letters of a node on its new connection, and those that come meanwhile."""
-        connection.delivering = connection.more = True
+        """Hand over all letters of a node on its new connection, and those that come meanwhile.
+
+        The caller has set `delivering`: a letter that comes before the first look waits for its turn too.
+        """
+        connection.more = True
         try:
             await self._take(self._rate, node, 1, connection)
             async with self._at_once:

@@ -110,7 +110,7 @@ class Mailroom:
         `passed_on`: LND forwards it by itself. Raises LndUnavailable, with the letter kept.
         """
         kept, number = await self._keep(letter)
-        handed_over = await self._hand_to(letter, number, passed_on=passed_on)
+        handed_over = await self._hand_to(letter, number, passed_on=passed_on, kept=kept)
         if kept:
             self._wakes.pop(letter.to, None)
         connection = self._online.get(letter.to)
@@ -160,7 +160,9 @@ class Mailroom:
         self._has_pending.set()
         return True
 
-    async def _hand_to(self, letter: Letter, number: int | None, *, passed_on: bool) -> bool:
+    async def _hand_to(
+        self, letter: Letter, number: int | None, *, passed_on: bool = False, kept: bool = True
+    ) -> bool:
         connection = self._online.get(letter.to)
         if connection is None:
             return False
@@ -171,7 +173,7 @@ class Mailroom:
             connection.watch.kept(letter.key, number)
             if number in connection.watch:
                 return True  # it went out already: from memory, or with all others of a delivery
-        if connection.delivering:
+        if connection.delivering and kept:
             connection.more = True
             return True
         # Two letters at once would go out in any order.
@@ -343,7 +345,7 @@ class Mailroom:
                 self._pending_for.clear()
             if number is not None:
                 with contextlib.suppress(LndUnavailable):
-                    await self._hand_to(letter, number, passed_on=False)
+                    await self._hand_to(letter, number)
 
     async def _tidy(self) -> None:
         """Let go of what has expired: a mailbox that nobody touches still counts until it is looked at."""

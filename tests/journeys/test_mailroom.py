@@ -417,6 +417,22 @@ async def test_a_full_mailbox_costs_a_wallet_that_is_here_nothing() -> None:
         assert world.counters["mail.dropped.mailbox-full"] == 1
 
 
+async def test_a_letter_without_a_place_is_not_left_to_a_delivery() -> None:
+    """While a mailbox is handed over, what could not be kept goes out by itself: it is nowhere else."""
+    async with World(native=False, answers=deliveries.ANSWERS) as world:
+        at = await scene(world)
+        await at.away()
+        for _ in range(6):
+            await at.payer.send_request(at.offer)
+            await world.settled()
+        at.wallet.link = world.network.connect(at.wallet.node_id)
+        for _ in range(3):
+            await at.wallet.receive_invoice_request()
+        world.mailroom._settings = MailroomSettings(MAIL, total_bytes=0)
+        await at.payer.send_along(at.held_path(), HELD_HTLC_AVAILABLE, b"held")
+        assert (await at.wallet.receive()).payload.content == b"held"
+
+
 async def test_a_full_mailbox_wakes_all_the_same() -> None:
     """The letter is lost, and the next one would be too: the wallet is told, and empties it."""
     async with World() as world:
@@ -523,6 +539,44 @@ async def test_letters_go_out_no_faster_than_the_wallet_may_answer() -> None:
         assert len(got) == 6
         world.clock.pass_seconds(1)
         assert (await at.wallet.receive()).payload.content_type == HELD_HTLC_AVAILABLE
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["left and came", "came twice"])
+async def test_a_delivery_ends_with_its_connection(told: bool) -> None:
+    """The next connection gets all letters once: nothing is left over of the one before."""
+    async with World(native=False, answers=deliveries.ANSWERS) as world:
+        at = await scene(world)
+        await at.away()
+        for _ in range(6):
+            await at.payer.send_request(at.offer)
+            await world.settled()
+        at.wallet.link = world.network.connect(at.wallet.node_id)
+        for _ in range(3):
+            await at.wallet.receive_invoice_request()
+        if told:
+            await at.wallet.link.close()
+        at.wallet.link = world.network.connect(at.wallet.node_id)
+        for _ in range(6):
+            world.clock.pass_seconds(1)
+            await at.wallet.receive_invoice_request()
+        world.clock.pass_seconds(60)
+        await world.settled()
+        assert world.network.waiting(at.wallet.node_id) == 0
+
+
+async def test_a_mailbox_that_can_not_be_read_is_read_again() -> None:
+    """The wallet comes while the store is away: it gets its letters as soon as the store is back."""
+    async with World() as world:
+        at = await scene(world)
+        await at.away()
+        await at.hold(content=b"held")
+        world.store.away = True
+        at.wallet.link = world.network.connect(at.wallet.node_id)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert world.network.waiting(at.wallet.node_id) == 0
+        world.store.away = False
+        assert (await at.wallet.receive()).payload.content == b"held"
 
 
 async def test_a_connection_that_flaps_is_not_sent_everything_each_time() -> None:
