@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 import redis
 
+from sidecar.adapters.admin_client import admin_socket_path
+from sidecar.adapters.admin_server import start_admin
 from sidecar.adapters.redis_embedded import server_executable
 from sidecar.adapters.redis_mail import RedisMail
 from sidecar.adapters.redis_setup import connect_socket, open_store
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.adapters.redis_webhooks import RedisWebhooks
+from tests.harness.admin_world import Running as AdminRunning
 from tests.harness.notifying import Notifying
 from tests.harness.push_service import PushService
 
@@ -220,3 +223,13 @@ async def notifying(service: PushService) -> AsyncIterator[Notifying]:
     """A notifier that may tell it."""
     async with Notifying([service]) as running:
         yield running
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[AdminRunning]:
+    """A service on a socket of its own."""
+    running = AdminRunning(admin_socket_path(tmp_path))
+    server = await start_admin(running.service, running.path)
+    yield running
+    await running.channel.close()
+    await server.stop(None)

@@ -8,8 +8,8 @@ import pytest
 from sidecar.core import keys
 from sidecar.core.errors import NodeTaken, StoreUnavailable
 from sidecar.core.model import BoundBy
-from tests.harness.fakes import World
 from tests.harness.wallet import Wallet
+from tests.harness.world import World
 
 MODES = pytest.mark.parametrize("native", [True, False], ids=["native", "custom"])
 

@@ -8,8 +8,9 @@ from sidecar.core import offers
 from sidecar.core.errors import StoreUnavailable
 from sidecar.core.model import Family
 from sidecar.core.wire import decode_tlvs
-from tests.harness.fakes import DAY, World, behind, peel_hop
+from tests.harness.fakes import DAY, behind, peel_hop
 from tests.harness.payer import InvoiceErrorReceived, make_invoice_request
+from tests.harness.world import World
 
 NATIVE = pytest.mark.parametrize("native", [True, False], ids=["native", "custom"])
 

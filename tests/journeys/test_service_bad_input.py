@@ -15,9 +15,9 @@ from sidecar.core.paths import BlindedHop, BlindedPath
 from sidecar.core.wire import encode_tlv, encode_tlvs, write_bigsize
 from sidecar.courier import MAX_HOPS
 from sidecar.ports import Received
-from tests.harness.fakes import World
 from tests.harness.payer import Payer, make_invoice_request
 from tests.harness.wallet import Issued, Wallet
+from tests.harness.world import World
 
 NO_POINT = b"\x02" + b"\xff" * 32
 MODES = pytest.mark.parametrize("native", [True, False], ids=["native", "custom"])

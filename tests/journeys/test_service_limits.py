@@ -11,7 +11,7 @@ import sidecar.service
 from sidecar.core.limits import Rate
 from sidecar.core.model import Loaded
 from sidecar.service import MAX_AT_ONCE
-from tests.harness.fakes import NO_LIMITS, World
+from tests.harness.world import NO_LIMITS, World
 
 TWO = Rate(per_second=1, burst=2)
 

@@ -11,10 +11,11 @@ from sidecar.core.paths import BlindedPath, SciddirIntroduction
 from sidecar.core.wire import encode_tlvs
 from sidecar.courier import MAX_HOPS_AT_LND, MAX_RELAYS
 from sidecar.service import PEER_RATE
-from tests.harness.fakes import World, peel_hop
+from tests.harness.fakes import peel_hop
 from tests.harness.node import Node
 from tests.harness.payer import Payer
 from tests.harness.wallet import Wallet
+from tests.harness.world import World
 
 SCID = (840_000 << 40) + (7 << 16) + 1
 ALIAS = (16_000_000 << 40) + 5

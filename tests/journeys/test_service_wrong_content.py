@@ -11,9 +11,10 @@ from sidecar.core.messages import OfferPaths, OfferPathsRequest, ServeStaticInvo
 from sidecar.core.model import Family
 from sidecar.core.paths import BlindedHop, BlindedPath, SciddirIntroduction
 from sidecar.core.wire import encode_tlvs
-from tests.harness.fakes import DAY, World, behind
+from tests.harness.fakes import DAY, behind
 from tests.harness.node import Node
 from tests.harness.payer import make_invoice_request
+from tests.harness.world import World
 
 
 class Cast:

@@ -1,0 +1,88 @@
+"""An admin server over stores in memory, on a real Unix socket."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Self
+
+import grpc
+
+from sidecar.adapters.admin import AdminService, StatusSnapshot
+from sidecar.adapters.admin_client import REASON_KEY, socket_target
+from sidecar.bindings import Bindings
+from sidecar.core import keys
+from sidecar.core.mailbox import MailUse
+from sidecar.core.model import Quota
+from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
+from tests.harness.memory_store import MemoryStore
+from tests.harness.shell import Issuer
+
+NODE, OTHER_NODE = keys.public_key(b"\x01" * 32), keys.public_key(b"\x02" * 32)
+DEFAULTS = Quota(slots=10, bytes=131_072, ttl=31_536_000)
+STATUS = StatusSnapshot(
+    version="0.1.0",
+    node_id="02" * 33,
+    lnd_version="0.21.2-beta",
+    mode="native",
+    network="regtest",
+    redis="embedded Redis 6.2.14",
+    durability="strict",
+    stream_up=True,
+    counters={"served": 3, "bad-context": 1},
+)
+
+
+class Running:
+    """A running admin service and what it stands on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = MemoryStore()
+        self.issuer = Issuer()
+        self.bindings = Bindings(self.store, Counter())
+        self.mail: dict[bytes, MailUse] = {}
+        self.service = AdminService(
+            self.store, self.issuer, self.bindings, lambda: STATUS, DEFAULTS, mail_use=self.mail.get
+        )
+        self.channel = grpc.aio.insecure_channel(socket_target(path))
+        self.stub = admin_pb2_grpc.AdminStub(self.channel)
+
+    async def add(self, name: str = "alice", **quota: int) -> admin_pb2.AddClientResponse:
+        """Add a client over the socket."""
+        request = admin_pb2.AddClientRequest(name=name, quota=admin_pb2.Quota(**quota))
+        return await self.stub.AddClient(request)
+
+    async def add_node(self, name: str, node_id: str) -> admin_pb2.AddClientResponse:
+        """Add a client whose node is known."""
+        return await self.stub.AddClient(admin_pb2.AddClientRequest(name=name, node_id=node_id))
+
+    async def rebind(self, name: str = "alice", node_id: str = "") -> admin_pb2.Client:
+        """Say which node a client is."""
+        request = admin_pb2.RebindClientRequest(name=name, node_id=node_id)
+        return (await self.stub.RebindClient(request)).client
+
+    async def set_timestamps(self, form: str, name: str = "alice") -> admin_pb2.Client:
+        """Choose how a client's notifications are dated."""
+        request = admin_pb2.SetTimestampsRequest(name=name, timestamps=form)
+        return (await self.stub.SetTimestamps(request)).client
+
+    async def show(self, name: str = "alice") -> admin_pb2.ShowClientResponse:
+        """Show a client over the socket."""
+        return await self.stub.ShowClient(admin_pb2.ShowClientRequest(name=name))
+
+
+class Refusal:
+    """Expects a call to be refused with a status code and a reason slug."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
+        self._expected = (code, reason)
+        self.text = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        assert isinstance(error, grpc.aio.AioRpcError), "was not refused"
+        trailer = dict(error.trailing_metadata())
+        assert (error.code(), trailer[REASON_KEY]) == self._expected
+        self.text = error.details() or ""
+        return True
