@@ -37,7 +37,8 @@ _START_SECONDS = 60.0
 # A node on loopback is up within a second: gRPC's default back-off would double that.
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    # How long one attempt may take: with six LNDs on two cores a handshake does.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 200),
 )
 
