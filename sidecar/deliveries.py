@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from sidecar.core.errors import LndUnavailable, StoreUnavailable
+from sidecar.core.errors import SidecarError, StoreUnavailable
 from sidecar.core.limits import Rate, TokenBuckets
 from sidecar.core.mailbox import Letter, Queue
 from sidecar.core.watch import Watch
@@ -83,8 +83,9 @@ class Deliveries:
                     connection.more = False
                     if not await self._hand_over_all(node, client_id, connection):
                         return
-        except LndUnavailable:
-            pass  # LND's next stream of peers begins with who is there
+        except SidecarError as error:
+            # What was not handed over is on disk: LND's next stream of peers begins with who is there.
+            self._counters[f"mail.undelivered.{error.reason}"] += 1
         finally:
             connection.delivering = False
 

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 from sidecar.bindings import Bindings
 from sidecar.core.bounded import Bounded
-from sidecar.core.errors import LndUnavailable, PeerNotConnected, SidecarError, StoreUnavailable
+from sidecar.core.errors import PeerNotConnected, SidecarError, StoreUnavailable
 from sidecar.core.limits import Rate
 from sidecar.core.mailbox import Letter, MailLimits, MailUse
 from sidecar.core.webhooks import ONION_MESSAGE_INCOMING
@@ -294,13 +294,15 @@ class Mailroom:
             await asyncio.sleep(LOOK_EVERY)
             try:
                 await self.look()
-            except LndUnavailable:
+            except SidecarError as error:
+                # LND away, or its macaroon being replaced: the messages' own stream tells the operator.
+                log.debug("can't see who lives: %s", error)
                 continue
             if not any(connection.watch for connection in self._online.values()):
                 self._watching.clear()
 
     async def look(self) -> None:
-        """See which nodes have sent something since the last look. Raises LndUnavailable."""
+        """See which nodes have sent something since the last look. Raises LndUnavailable, LndDenied."""
         received = await self._peers.bytes_received()
         now = self._clock.now_ms()
         for node, connection in list(self._online.items()):
@@ -344,7 +346,7 @@ class Mailroom:
                 self._has_pending.clear()
                 self._pending_for.clear()
             if number is not None:
-                with contextlib.suppress(LndUnavailable):
+                with contextlib.suppress(SidecarError):
                     await self._hand_to(letter, number)
 
     async def _tidy(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.adapters.pushes import Pushes
-from sidecar.core.errors import LndUnavailable, NotNotified, StoreUnavailable
+from sidecar.core.errors import LndDenied, LndUnavailable, NotNotified, StoreUnavailable
 from sidecar.core.model import TimestampForm
 from sidecar.core.webhooks import (
     Delivery,
@@ -79,8 +79,8 @@ class Notifications:
             signature = await self._signer.sign_message(signed_text(at, body))
         except StoreUnavailable:
             raise NotNotified(STORE_AWAY, "the store is away") from None
-        except LndUnavailable:
-            raise NotNotified(SIGNER_AWAY, "LND is away, and can't sign") from None
+        except (LndUnavailable, LndDenied):
+            raise NotNotified(SIGNER_AWAY, "LND is away, or does not sign for us") from None
         headers = {
             "content-type": "application/json",
             "x-lsps5-timestamp": at,

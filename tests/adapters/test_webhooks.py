@@ -199,7 +199,11 @@ async def test_away_signer_and_store_are_waited_for_within_the_tries(
     await notifying.quiet()
     assert await notifying.log() == [("app", INCOMING, "signer-away", 3)]
     assert (await notifying.state()).failures == 0
-    notifying.signer.away, notifying.store.away = False, True
+    notifying.signer.away, notifying.signer.denied = False, True
+    notifying.bell.notify(ALICE, ONION_MESSAGE_INCOMING)
+    await notifying.quiet()
+    assert await notifying.log() == [("app", INCOMING, "signer-away", 3)] * 2
+    notifying.signer.denied, notifying.store.away = False, True
     notifying.bell.notify(ALICE, ONION_MESSAGE_INCOMING)
     await notifying.quiet()
     assert notifying.counters["wake.failed.store-away"] == 1

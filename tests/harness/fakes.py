@@ -104,6 +104,7 @@ class FakePeers:
 
     def __init__(self) -> None:
         self.received: dict[bytes, int] = {}
+        self.error: Exception | None = None
         self._changes: asyncio.Queue[PeerChange | PeersNow] = asyncio.Queue()
         self._changes.put_nowait(PeersNow(frozenset()))
         self._taken = asyncio.Event()
@@ -136,7 +137,9 @@ class FakePeers:
             yield await self._changes.get()
 
     async def bytes_received(self) -> dict[bytes, int]:
-        """Bytes from each connected peer."""
+        """Bytes from each connected peer, or `error`."""
+        if self.error is not None:
+            raise self.error
         return dict(self.received)
 
 
@@ -171,6 +174,7 @@ class LoopbackNetwork:
     def __init__(self, lnd_secret: bytes, *, native: bool) -> None:
         self.forwards_for_others = not native
         self.dropped_by_lnd = 0
+        self.send_error: Exception | None = None
         self._lnd_secret = lnd_secret
         self._links: dict[bytes, LoopbackLink] = {}
         self._arrived: asyncio.Queue[Received | None] = asyncio.Queue()
@@ -225,7 +229,9 @@ class LoopbackNetwork:
             yield received
 
     async def send(self, peer: bytes, path_key: bytes, onion: bytes) -> None:
-        """Hand an onion message to a connected peer. Raises PeerNotConnected."""
+        """Hand an onion message to a connected peer. Raises PeerNotConnected, or `send_error`."""
+        if self.send_error is not None:
+            raise self.send_error
         if peer not in self._links:
             raise PeerNotConnected(peer.hex())
         self._links[peer].inbox.put_nowait((path_key, onion))

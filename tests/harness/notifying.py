@@ -14,7 +14,7 @@ import trustme
 
 from sidecar.adapters.pushes import PushLimits
 from sidecar.adapters.webhooks import WebhookNotifier, WebhookSettings
-from sidecar.core.errors import LndUnavailable, StoreUnavailable
+from sidecar.core.errors import LndDenied, LndUnavailable, StoreUnavailable
 from sidecar.core.model import TimestampForm
 from sidecar.core.webhooks import (
     ONION_MESSAGE_INCOMING,
@@ -58,16 +58,18 @@ async def _nothing() -> None:
 
 
 class Signer:
-    """ports.MessageSigner that writes down what it signs; while `away` it can't."""
+    """ports.MessageSigner that writes down what it signs; while `away` or `denied` it can't."""
 
     def __init__(self) -> None:
-        self.away = False
+        self.away = self.denied = False
         self.signed: list[bytes] = []
 
     async def sign_message(self, text: bytes) -> str:
         """A made-up signature, another one for another text."""
         if self.away:
             raise LndUnavailable("away")
+        if self.denied:
+            raise LndDenied("the macaroon lacks SignMessage")
         self.signed.append(text)
         return f"signature-{len(self.signed)}"
 

@@ -8,6 +8,7 @@ import pytest
 
 from sidecar import deliveries
 from sidecar.core import messages, paths
+from sidecar.core.errors import LndDenied, LndUnavailable, SidecarError
 from sidecar.core.mailbox import Kept
 from sidecar.core.model import BoundBy
 from sidecar.mailroom import FRESH_MS
@@ -219,6 +220,27 @@ async def test_a_delivery_ends_with_its_connection(told: bool) -> None:
         world.clock.pass_seconds(60)
         await world.settled()
         assert world.network.waiting(at.wallet.node_id) == 0
+
+
+@pytest.mark.parametrize("error", [LndUnavailable("away"), LndDenied("another macaroon")])
+async def test_an_lnd_that_refuses_for_a_while_ends_nothing(
+    error: SidecarError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LND away, or its macaroon being replaced: what is kept stays kept, and goes out afterwards."""
+    monkeypatch.setattr("sidecar.mailroom.LOOK_EVERY", 0)
+    async with World(native=False) as world:
+        at = await scene(world)
+        await at.hold(content=b"held")
+        assert len(await at.read()) == 1
+        world.network.peers.error = world.network.send_error = error
+        await at.back()
+        assert world.counters[f"mail.undelivered.{error.reason}"] == 1
+        for _ in range(20):
+            await asyncio.sleep(0)
+        world.network.peers.error = world.network.send_error = None
+        await at.back()
+        assert len(await at.read()) == 1
+        assert await at.letters() == 1
 
 
 async def test_a_mailbox_that_can_not_be_read_is_read_again() -> None:
