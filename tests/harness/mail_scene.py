@@ -30,6 +30,12 @@ class Scene:
         await (sender or self.payer).send_along(self.held_path(), HELD_HTLC_AVAILABLE, content)
         await self.world.settled()
 
+    async def ask(self, times: int = 1) -> None:
+        """The payer asks for the invoice, each time anew."""
+        for _ in range(times):
+            await self.payer.send_request(self.offer)
+            await self.world.settled()
+
     async def away(self) -> None:
         """The wallet goes offline."""
         await self.wallet.link.close()

@@ -38,8 +38,7 @@ async def test_letters_are_handed_over_in_order(native: bool) -> None:
         await at.away()
         for number in range(3):
             await at.hold(content=bytes([number]))
-        await at.payer.send_request(at.offer)
-        await world.settled()
+        await at.ask()
         await at.hold(content=b"\x03")
         await at.back()
         types = [content_type for content_type, _ in await at.read()]
@@ -181,9 +180,7 @@ async def test_letters_go_out_no_faster_than_the_wallet_may_answer() -> None:
     async with World(native=False, answers=deliveries.ANSWERS) as world:
         at = await scene(world)
         await at.away()
-        for _ in range(6):
-            await at.payer.send_request(at.offer)
-            await world.settled()
+        await at.ask(6)
         at.wallet.link = world.network.connect(at.wallet.node_id)
         got = [await at.wallet.receive_invoice_request() for _ in range(3)]
         # What comes meanwhile goes out behind the others.
@@ -205,9 +202,7 @@ async def test_a_delivery_ends_with_its_connection(told: bool) -> None:
     async with World(native=False, answers=deliveries.ANSWERS) as world:
         at = await scene(world)
         await at.away()
-        for _ in range(6):
-            await at.payer.send_request(at.offer)
-            await world.settled()
+        await at.ask(6)
         at.wallet.link = world.network.connect(at.wallet.node_id)
         for _ in range(3):
             await at.wallet.receive_invoice_request()

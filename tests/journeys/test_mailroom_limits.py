@@ -45,9 +45,7 @@ async def test_a_flood_of_requests_pushes_out_no_held_htlc() -> None:
         at = await scene(world)
         await at.away()
         await at.hold(content=b"held")
-        for _ in range(MAIL.letters + 10):
-            await at.payer.send_request(at.offer)
-            await world.settled()
+        await at.ask(MAIL.letters + 10)
         assert await at.letters() == MAIL.letters + 1
         await at.back()
         assert (HELD_HTLC_AVAILABLE, b"held") in await at.read()
@@ -163,9 +161,7 @@ async def test_a_letter_without_a_place_is_not_left_to_a_delivery() -> None:
     async with World(native=False, answers=deliveries.ANSWERS) as world:
         at = await scene(world)
         await at.away()
-        for _ in range(6):
-            await at.payer.send_request(at.offer)
-            await world.settled()
+        await at.ask(6)
         at.wallet.link = world.network.connect(at.wallet.node_id)
         for _ in range(3):
             await at.wallet.receive_invoice_request()
