@@ -92,26 +92,31 @@ class Deliveries:
     async def _hand_over_all(self, node: bytes, client_id: bytes, connection: Connection) -> bool:
         """Whether the node is still there after the last letter. Raises LndUnavailable."""
         letters: Sequence[tuple[int | None, Letter]] = []
+        away = False
         try:
             letters = await self._store.mail(client_id)
         except StoreUnavailable:
-            connection.more = True
+            away = connection.more = True
         for number, letter in [*letters, *((None, letter) for letter in self._in_memory(node))]:
-            sent = number in connection.watch if number is not None else letter.key in connection.watch
             # A client that was bound anew has letters for its earlier node: those are not for this one.
-            if sent or letter.to != node:
+            if watched_as(letter, number) in connection.watch or letter.to != node:
                 continue
             await self._take(self._answers, node, _answer(letter), connection)
             if connection.ended or not await self._send(letter, number, connection):
                 return False
             self._counters["mail.delivered"] += 1
-        if connection.more:
+        if away:
             await asyncio.sleep(RETRY_AFTER)
         return True
 
     async def _take(self, buckets: TokenBuckets, node: bytes, amount: float, connection: Connection) -> None:
         while not connection.ended and not buckets.take(node, self._clock.now_ms(), amount):  # noqa: ASYNC110
             await asyncio.sleep(PACE)  # a bucket tells nobody when it is full again
+
+
+def watched_as(letter: Letter, number: int | None) -> int | bytes:
+    """What a watch calls a letter: its number, or its key while it is only in memory and has none."""
+    return letter.key if number is None else number
 
 
 def _answer(letter: Letter) -> int:

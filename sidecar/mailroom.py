@@ -20,7 +20,7 @@ from sidecar.core.errors import PeerNotConnected, SidecarError, StoreUnavailable
 from sidecar.core.limits import Rate
 from sidecar.core.mailbox import Letter, MailLimits, MailUse
 from sidecar.core.webhooks import ONION_MESSAGE_INCOMING
-from sidecar.deliveries import ANSWERS, RETRY_AFTER, Connection, Deliveries
+from sidecar.deliveries import ANSWERS, RETRY_AFTER, Connection, Deliveries, watched_as
 from sidecar.ports import Clock, MailStore, Notifier, OnionTransport, PeerChange, Peers, PeersNow
 
 log = logging.getLogger(__name__)
@@ -190,8 +190,7 @@ class Mailroom:
 
     def _sent(self, letter: Letter, number: int | None, connection: Connection) -> None:
         self._counters["mail.sent"] += 1
-        # One that is only in memory is watched by its key, until it has a number.
-        connection.watch.sent(letter.key if number is None else number, self._clock.now_ms())
+        connection.watch.sent(watched_as(letter, number), self._clock.now_ms())
         self._watching.set()
 
     def _wake(self, node: bytes) -> None:

@@ -61,14 +61,14 @@ class Peeler:
 
     async def peel(self, received: Received) -> Landed | Passing:
         """Where a message goes. Raises Malformed, NotForUs, BadContext, LndUnavailable."""
-        onion.check_packet(received.onion)
+        ephemeral = onion.check_packet(received.onion)
         known = None
         if received.encrypted_recipient_data is not None:
             # LND has opened its layer already: one signer call tells whose the message is.
             known = await self._lead(received.path_key, received.encrypted_recipient_data)
             if known.own_secret is None:
                 return Passing(known.hop, None)
-        layer, secret = await self._lnd_layer(received)
+        layer, secret = await self._lnd_layer(received, ephemeral)
         data = messages.read_forward_payload(layer.payload)
         if known is None or known.lnd_data != data:
             known = await self._lead(received.path_key, data, secret)
@@ -78,14 +78,14 @@ class Peeler:
 
     async def next_packet(self, received: Received) -> bytes:
         """What LND hands to the next node of a message that it forwards. Raises Malformed, NotForUs."""
-        layer, _ = await self._lnd_layer(received)
+        layer, _ = await self._lnd_layer(received, onion.check_packet(received.onion))
         return layer.next_packet
 
-    async def _lnd_layer(self, received: Received) -> tuple[onion.Forward, bytes]:
+    async def _lnd_layer(self, received: Received, ephemeral: bytes) -> tuple[onion.Forward, bytes]:
         """LND's layer of the onion, and the secret of LND's hop."""
         secret = await self._lnd_secret(received.path_key)
         # The blinded key's ECDH, had from the unblinded key: the factor goes to the other side.
-        blinded = paths.blind(onion.check_packet(received.onion), secret)
+        blinded = paths.blind(ephemeral, secret)
         layer = onion.peel(received.onion, await self._lnd_key.ecdh(blinded))
         if isinstance(layer, onion.Final):
             raise NotForUs("an onion message that ends at LND: no path of ours does")

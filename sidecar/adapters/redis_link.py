@@ -108,10 +108,7 @@ class RedisLink:
 
         Within this process alone: one sidecar writes an LND's records.
         """
-        lock = self._locks.get(name)
-        if lock is None:
-            lock = self._locks[name] = asyncio.Lock()
-        return lock
+        return self._locks.setdefault(name, asyncio.Lock())
 
     async def read(self, *commands: Command, atomic: bool = False) -> list[Any]:
         """The answers to commands that change nothing, in one round trip."""
