@@ -21,11 +21,18 @@ class Bindings:
         self._store = store
         self._counters = counters
         self._clients: dict[bytes, bytes] = {}
+        self._changes = 0
         self._complained: Bounded[tuple[bytes, bytes], None] = Bounded(_COMPLAINTS)
 
     async def refresh(self) -> None:
         """Read all of them: another sidecar may have made some. Raises StoreUnavailable."""
-        self._clients = dict(await self._store.bindings())
+        while True:
+            changes = self._changes
+            found = dict(await self._store.bindings())
+            # What was read before a change of our own would undo it here.
+            if changes == self._changes:
+                self._clients = found
+                return
 
     def client_of(self, node_id: bytes) -> bytes | None:
         """The client_id of a node, if it is bound to one that is served."""
@@ -39,8 +46,8 @@ class Bindings:
         """Bind a client, for good. Raises NodeTaken, NoSuchClient, BoundOtherwise, StoreUnavailable."""
         client = await self._store.bind(client_id, node_id, by)
         self.forget(client_id)
+        self.add(client)
         if client.node_id is not None:
-            self._clients[client.node_id] = client_id
             log.info("client %s is node %s (%s)", client.name, client.node_id.hex(), by.value)
         return client
 
@@ -68,10 +75,12 @@ class Bindings:
 
     def add(self, client: Client) -> None:
         """A client that was made with a node of its own."""
+        self._changes += 1
         if client.node_id is not None:
             self._clients[client.node_id] = client.client_id
 
     def forget(self, client_id: bytes) -> None:
         """A client is not served any more, or its node is not known any more."""
+        self._changes += 1
         for node_id in [node for node, client in self._clients.items() if client == client_id]:
             del self._clients[node_id]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 
 import pytest
 
@@ -11,6 +12,7 @@ from sidecar.core.model import BoundBy
 from tests.harness.wallet import Wallet
 from tests.harness.world import World
 
+NODE = keys.public_key(b"\x0a" * 32)
 MODES = pytest.mark.parametrize("native", [True, False], ids=["native", "custom"])
 
 
@@ -144,6 +146,23 @@ async def test_bindings_are_there_after_a_restart() -> None:
         world.bindings._clients.clear()
         await world.bindings.refresh()
         assert world.bindings.client_of(wallet.node_id) == await only_client(world)
+
+
+async def test_what_is_bound_while_all_are_read_is_not_forgotten() -> None:
+    """Reading takes its time: what was read before a binding was made must not undo it."""
+    async with World() as world:
+        client = await world.client()
+        read = world.store.bindings
+
+        async def read_slowly() -> Mapping[bytes, bytes]:
+            found = await read()
+            if world.bindings.client_of(NODE) is None:
+                await world.bindings.bind(client.client_id, NODE, BoundBy.OPERATOR)
+            return found
+
+        world.store.bindings = read_slowly  # type: ignore[method-assign]
+        await world.bindings.refresh()
+        assert world.bindings.client_of(NODE) == client.client_id
 
 
 async def test_a_failing_store_costs_no_acknowledgement() -> None:
