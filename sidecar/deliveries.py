@@ -1,4 +1,4 @@
-"""All that waits for a node, handed over on a new connection: in order, and no faster than it may answer."""
+"""All that waits for a node, handed over on a new connection: in turn, and no faster than it may answer."""
 
 import asyncio
 from collections import Counter
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sidecar.core.errors import SidecarError, StoreUnavailable
 from sidecar.core.limits import Rate, TokenBuckets
 from sidecar.core.mailbox import Letter, Queue
+from sidecar.core.turns import Turns
 from sidecar.core.watch import Watch
 from sidecar.ports import Clock, MailStore
 
@@ -50,19 +51,21 @@ class Deliveries:
         self,
         *,
         store: MailStore,
-        send: Callable[[Letter, int | None, Connection], Awaitable[bool]],
+        send: Callable[[Letter, int | bytes, Connection], Awaitable[bool]],
         in_memory: Callable[[bytes], Sequence[Letter]],
+        turns: Turns,
         clock: Clock,
         counters: Counter[str],
         answers: Rate = ANSWERS,
     ) -> None:
         """`send` hands one letter over and notes it in the connection's watch; False: nobody is there.
 
-        `in_memory` gives a node's letters that are not in the store yet.
+        `in_memory` gives a node's letters that are not in the store yet; `turns` the order.
         """
         self._store = store
         self._send = send
         self._in_memory = in_memory
+        self._turns = turns
         self._clock = clock
         self._counters = counters
         self._rate = TokenBuckets(RATE)
@@ -91,18 +94,19 @@ class Deliveries:
 
     async def _hand_over_all(self, node: bytes, client_id: bytes, connection: Connection) -> bool:
         """Whether the node is still there after the last letter. Raises LndUnavailable."""
-        letters: Sequence[tuple[int | None, Letter]] = []
+        letters: list[tuple[int | bytes, Letter]] = []
         away = False
         try:
-            letters = await self._store.mail(client_id)
+            letters += await self._store.mail(client_id)
         except StoreUnavailable:
             away = connection.more = True
-        for number, letter in [*letters, *((None, letter) for letter in self._in_memory(node))]:
+        letters += ((letter.key, letter) for letter in self._in_memory(node))
+        for name, letter in self._turns.ordered(node, letters):
             # A client that was bound anew has letters for its earlier node: those are not for this one.
-            if watched_as(letter, number) in connection.watch or letter.to != node:
+            if name in connection.watch or letter.to != node:
                 continue
             await self._take(self._answers, node, _answer(letter), connection)
-            if connection.ended or not await self._send(letter, number, connection):
+            if connection.ended or not await self._send(letter, name, connection):
                 return False
             self._counters["mail.delivered"] += 1
         if away:
@@ -112,11 +116,6 @@ class Deliveries:
     async def _take(self, buckets: TokenBuckets, node: bytes, amount: float, connection: Connection) -> None:
         while not connection.ended and not buckets.take(node, self._clock.now_ms(), amount):  # noqa: ASYNC110
             await asyncio.sleep(PACE)  # a bucket tells nobody when it is full again
-
-
-def watched_as(letter: Letter, number: int | None) -> int | bytes:
-    """What a watch calls a letter: its number, or its key while it is only in memory and has none."""
-    return letter.key if number is None else number
 
 
 def _answer(letter: Letter) -> int:

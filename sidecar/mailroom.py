@@ -19,8 +19,9 @@ from sidecar.core.bounded import Bounded
 from sidecar.core.errors import PeerNotConnected, SidecarError, StoreUnavailable
 from sidecar.core.limits import Rate
 from sidecar.core.mailbox import Letter, MailLimits, MailUse
+from sidecar.core.turns import Turns
 from sidecar.core.webhooks import ONION_MESSAGE_INCOMING
-from sidecar.deliveries import ANSWERS, RETRY_AFTER, Connection, Deliveries, watched_as
+from sidecar.deliveries import ANSWERS, RETRY_AFTER, Connection, Deliveries
 from sidecar.ports import Clock, MailStore, Notifier, OnionTransport, PeerChange, Peers, PeersNow
 
 log = logging.getLogger(__name__)
@@ -91,10 +92,12 @@ class Mailroom:
         self._pending_bytes = 0
         self._has_pending = asyncio.Event()
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Turns()
         self._deliveries = Deliveries(
             store=store,
             send=self._send,
             in_memory=lambda node: [letter for letter in self._pending if letter.to == node],
+            turns=self._turns,
             clock=clock,
             counters=counters,
             answers=settings.answers,
@@ -166,8 +169,10 @@ class Mailroom:
         connection = self._online.get(letter.to)
         if connection is None:
             return False
+        # While it is in memory only it goes by its key.
+        name = letter.key if number is None else number
         if passed_on and connection.since_ms < letter.kept_at_ms - FRESH_MS:
-            self._sent(letter, number, connection)
+            self._sent(letter, name, connection)
             return True
         if number is not None:
             connection.watch.kept(letter.key, number)
@@ -178,19 +183,20 @@ class Mailroom:
             return True
         # Two letters at once would go out in any order.
         async with self._locks.setdefault(letter.to, asyncio.Lock()):
-            return await self._send(letter, number, connection)
+            return await self._send(letter, name, connection)
 
-    async def _send(self, letter: Letter, number: int | None, connection: Connection) -> bool:
+    async def _send(self, letter: Letter, name: int | bytes, connection: Connection) -> bool:
         try:
             await self._transport.send(letter.to, letter.path_key, letter.onion)
         except PeerNotConnected:
             return False
-        self._sent(letter, number, connection)
+        self._sent(letter, name, connection)
         return True
 
-    def _sent(self, letter: Letter, number: int | None, connection: Connection) -> None:
+    def _sent(self, letter: Letter, name: int | bytes, connection: Connection) -> None:
         self._counters["mail.sent"] += 1
-        connection.watch.sent(watched_as(letter, number), self._clock.now_ms())
+        self._turns.handed_over(letter.to, name)
+        connection.watch.sent(name, self._clock.now_ms())
         self._watching.set()
 
     def _wake(self, node: bytes) -> None:

@@ -31,8 +31,8 @@ async def test_what_others_send_to_a_sleeping_wallet_waits_for_it(native: bool) 
 
 
 @MODES
-async def test_letters_are_handed_over_in_order(native: bool) -> None:
-    """As they came, requests and others' messages alike."""
+async def test_messages_are_handed_over_before_requests(native: bool) -> None:
+    """A wallet that is woken has seconds: what a payment waits for goes first, in the order it came."""
     async with World(native=native) as world:
         at = await scene(world)
         await at.away()
@@ -41,8 +41,23 @@ async def test_letters_are_handed_over_in_order(native: bool) -> None:
         await at.ask()
         await at.hold(content=b"\x03")
         await at.back()
-        types = [content_type for content_type, _ in await at.read()]
-        assert types == [72, 72, 72, messages.INVOICE_REQUEST, 72]
+        got = await at.read()
+        assert got[:4] == [(HELD_HTLC_AVAILABLE, bytes([number])) for number in range(4)]
+        assert [content_type for content_type, _ in got[4:]] == [messages.INVOICE_REQUEST]
+
+
+@MODES
+async def test_what_a_wallet_was_handed_already_does_not_hold_up_what_is_new(native: bool) -> None:
+    """A phone that is given seconds never proves life: all it ever got comes again, but last."""
+    async with World(native=native) as world:
+        at = await scene(world)
+        await at.away()
+        for number in range(3):
+            await at.ask()
+            await at.hold(content=bytes([number]))
+            await at.back()
+            assert (await at.read())[0] == (HELD_HTLC_AVAILABLE, bytes([number]))
+            await at.away()
 
 
 @MODES
