@@ -29,6 +29,7 @@ from sidecar.bindings import Bindings
 from sidecar.config import LimitSettings, Settings
 from sidecar.core import bolt12, paths
 from sidecar.core.errors import (
+    LndDenied,
     LndSetupError,
     LndUnavailable,
     ModeChanged,
@@ -52,6 +53,9 @@ log = logging.getLogger(__name__)
 
 REFRESH_EVERY = 30
 """Seconds after which another sidecar's bindings are known here."""
+
+MACAROON_AGAIN = 2.0
+"""Seconds between looks for another macaroon, after LND was upgraded."""
 
 TIDY_EVERY = 3_600
 """Seconds between looks for webhooks that nothing speaks for any more."""
@@ -191,6 +195,8 @@ class Sidecar:
         self._keys = keys
         self._store = store
         self._counters: Counter[str] = Counter()
+        self._upgraded = False
+        self._refusal = ""
         self._transport: NativeOnions | CustomOnions | None = None
         self._mailroom: Mailroom | None = None
         self._server = StaticInvoiceServer(
@@ -257,6 +263,13 @@ class Sidecar:
                 await asyncio.create_task(self._serve_lnd())
             except* ModeChanged:
                 await self._meet_again()
+                self._upgraded = True
+            except* LndDenied as denied:
+                # At the start it is a wrong macaroon; after an upgrade its operator has yet to bake another.
+                if not self._upgraded:
+                    raise
+                self._wait_for_macaroon(denied.exceptions[0])
+                await asyncio.sleep(MACAROON_AGAIN)
 
     async def _serve_lnd(self) -> None:
         transport, lsps = self._transports()
@@ -362,10 +375,24 @@ class Sidecar:
     async def _meet_again(self) -> None:
         """After an upgrade of LND under the running sidecar. Raises LndSetupError for another node."""
         log.warning("LND has changed its kind: looking at it again")
-        info, _ = await _meet(self._lnd, self._info.network)
+        async for attempt in AsyncRetrying(retry=retry_if_exception_type(LndDenied), wait=backoff()):
+            with attempt:
+                try:
+                    info, _ = await _meet(self._lnd, self._info.network)
+                except LndDenied as error:
+                    self._wait_for_macaroon(error)
+                    raise
         if info.node_id != self._info.node_id:
             raise LndSetupError("LND is another node now: restart the sidecar to serve that one")
         self._info = info
+
+    def _wait_for_macaroon(self, why: BaseException) -> None:
+        """Say what is missing, once: each kind of LND has calls of its own."""
+        if isinstance(why, BaseExceptionGroup):
+            why = why.exceptions[0]
+        if str(why) != self._refusal:
+            self._refusal = str(why)
+            log.warning("waiting for another macaroon: %s", why)
 
     def _count(self, reason: str) -> None:
         self._counters[f"dropped.{reason}"] += 1

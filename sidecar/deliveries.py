@@ -16,7 +16,7 @@ AT_ONCE = 32
 """Nodes that are handed their letters at once; each mailbox is in memory while it is."""
 
 RATE = Rate(per_second=0.1, burst=5)
-"""How often one node is handed all its letters: a connection that flaps costs no more than this."""
+"""How often one node is handed again what it was handed before: a connection that flaps costs no more."""
 
 ANSWERS = Rate(per_second=64_000, burst=131_072)
 """Bytes of answers that letters may call forth from a node. LND takes no more from a peer, and twice that
@@ -34,7 +34,8 @@ class Connection:
     """One connection of a node; another one is another object.
 
     `watch` holds what was sent over it. While `delivering`, a letter that comes sets `more` and goes
-    out behind those that are on their way.
+    out next. `repeats`: it may be handed what earlier connections were. `woken_at_ms`: the node gave no
+    sign, and was woken.
     """
 
     since_ms: int
@@ -42,6 +43,8 @@ class Connection:
     ended: bool = False
     delivering: bool = False
     more: bool = False
+    repeats: bool = False
+    woken_at_ms: int | None = None
 
 
 class Deliveries:
@@ -79,13 +82,16 @@ class Deliveries:
         """
         connection.more = True
         try:
-            await self._take(self._rate, node, 1, connection)
-            async with self._at_once:
-                while connection.more and not connection.ended:
-                    # What comes from now on is in what is read, or noted as more.
-                    connection.more = False
-                    if not await self._hand_over_all(node, client_id, connection):
-                        return
+            while connection.more and not connection.ended:
+                # What comes from now on is in what is read, or noted as more.
+                connection.more = False
+                async with self._at_once:
+                    held_back = await self._hand_over_all(node, client_id, connection)
+                while held_back and not connection.more and not connection.ended:
+                    if self._rate.take(node, self._clock.now_ms()):
+                        connection.repeats = connection.more = True
+                    else:
+                        await asyncio.sleep(PACE)  # a bucket tells nobody when it is full again
         except SidecarError as error:
             # What was not handed over is on disk: LND's next stream of peers begins with who is there.
             self._counters[f"mail.undelivered.{error.reason}"] += 1
@@ -93,29 +99,41 @@ class Deliveries:
             connection.delivering = False
 
     async def _hand_over_all(self, node: bytes, client_id: bytes, connection: Connection) -> bool:
-        """Whether the node is still there after the last letter. Raises LndUnavailable."""
+        """Hand over what may go now. Whether letters are left that have to wait. Raises LndUnavailable."""
         letters: list[tuple[int | bytes, Letter]] = []
         away = False
         try:
             letters += await self._store.mail(client_id)
         except StoreUnavailable:
-            away = connection.more = True
+            away = True
         letters += ((letter.key, letter) for letter in self._in_memory(node))
         for name, letter in self._turns.ordered(node, letters):
             # A client that was bound anew has letters for its earlier node: those are not for this one.
             if name in connection.watch or letter.to != node:
                 continue
-            await self._take(self._answers, node, _answer(letter), connection)
-            if connection.ended or not await self._send(letter, name, connection):
+            if self._turns.again(node, name) and not connection.repeats:
+                return True  # and so are all that follow
+            if not await self._may_answer(node, letter, connection):
+                return False
+            if not await self._send(letter, name, connection):
+                connection.ended = True
                 return False
             self._counters["mail.delivered"] += 1
         if away:
+            connection.more = True
             await asyncio.sleep(RETRY_AFTER)
-        return True
+        return False
 
-    async def _take(self, buckets: TokenBuckets, node: bytes, amount: float, connection: Connection) -> None:
-        while not connection.ended and not buckets.take(node, self._clock.now_ms(), amount):  # noqa: ASYNC110
-            await asyncio.sleep(PACE)  # a bucket tells nobody when it is full again
+    async def _may_answer(self, node: bytes, letter: Letter, connection: Connection) -> bool:
+        """Wait until the node may answer one more; False for a letter that has to wait for another turn.
+
+        What has just come does not wait behind what the node had before.
+        """
+        while not connection.ended and not connection.more:
+            if self._answers.take(node, self._clock.now_ms(), _answer(letter)):
+                return True
+            await asyncio.sleep(PACE)
+        return False
 
 
 def _answer(letter: Letter) -> int:

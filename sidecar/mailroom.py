@@ -120,6 +120,8 @@ class Mailroom:
         silent = connection is not None and connection.watch.silent(self._clock.now_ms())
         # Also for a letter that found no room: whoever empties a full mailbox makes room for the next.
         if not handed_over or silent:
+            if connection is not None:
+                connection.woken_at_ms = self._clock.now_ms()
             self._wake(letter.to)
         return "sent" if handed_over else "kept" if kept else "lost"
 
@@ -291,7 +293,9 @@ class Mailroom:
         """An onion message came from a node: it lives."""
         connection = self._online.get(node)
         if connection is not None and connection.watch:
-            await self._proved(node, connection.watch.heard(self._clock.now_ms()))
+            letters = connection.watch.heard(self._clock.now_ms())
+            self._note_life(node, connection)
+            await self._proved(node, letters)
 
     async def _keep_looking(self) -> None:
         while True:
@@ -314,9 +318,18 @@ class Mailroom:
             if not connection.watch:
                 continue
             if node in received:
-                await self._proved(node, connection.watch.looked(received[node], now))
+                letters = connection.watch.looked(received[node], now)
+                self._note_life(node, connection)
+                await self._proved(node, letters)
             if connection.watch.newly_silent(now):
+                connection.woken_at_ms = now
                 self._wake_again(node)
+
+    def _note_life(self, node: bytes, connection: Connection) -> None:
+        """A phone that was woken, and thawed on the connection that it had, counts as connected anew."""
+        if connection.woken_at_ms is not None and connection.watch.alive_at_ms >= connection.woken_at_ms:
+            connection.woken_at_ms = None
+            self._notifier.connected(node)
 
     async def _proved(self, node: bytes, letters: Sequence[int | bytes]) -> None:
         client_id = self._bindings.client_of(node)

@@ -26,12 +26,17 @@ class Turns:
             self._times[node] = times = Counter()
         times[name] += 1
 
+    def again(self, node: bytes, name: int | bytes) -> bool:
+        """Whether a letter went out before, as far as it is known."""
+        return name in self._times.get(node, ())
+
     def ordered(
         self, node: bytes, letters: Iterable[tuple[int | bytes, Letter]]
     ) -> Sequence[tuple[int | bytes, Letter]]:
         """All letters that wait for a node, by their names: those that went out least often go first.
 
-        Among those the messages, for one of them may be a held_htlc_available; what is left stays in order.
+        Among those the messages, for one of them may be a held_htlc_available; and among those the newest,
+        for its payer is still there. The oldest may have been handed over by a process before this one.
         """
         letters = list(letters)
         known = self._times.pop(node, Counter())
@@ -39,4 +44,5 @@ class Turns:
         times = Counter({name: known[name] for name, _ in letters if name in known})
         if times:
             self._times[node] = times
-        return sorted(letters, key=lambda each: (times[each[0]], each[1].queue is Queue.REQUESTS))
+        newest_first = reversed(letters)
+        return sorted(newest_first, key=lambda each: (times[each[0]], each[1].queue is Queue.REQUESTS))

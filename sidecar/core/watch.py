@@ -21,7 +21,8 @@ class Watch:
         self._sent: dict[int | bytes, int] = {}
         self._bytes: int | None = None
         self._looked_at = 0
-        self._alive_at = 0
+        self.alive_at_ms = 0
+        """When the node last gave a sign, as far as it was seen."""
         self._told_at = -1
 
     def sent(self, number: int | bytes, now_ms: int) -> None:
@@ -43,7 +44,7 @@ class Watch:
 
     def heard(self, now_ms: int) -> list[int | bytes]:
         """Something came from the node just now; the letters that it surely got are forgotten."""
-        self._alive_at = now_ms
+        self.alive_at_ms = now_ms
         return self._proven(now_ms)
 
     def looked(self, bytes_recv: int, now_ms: int) -> list[int | bytes]:
@@ -52,7 +53,7 @@ class Watch:
         self._bytes, self._looked_at = bytes_recv, now_ms
         if before is None or bytes_recv <= before:
             return []
-        self._alive_at = now_ms
+        self.alive_at_ms = now_ms
         # The bytes came at some time after the last look; it is only sure that they came after that.
         return self._proven(since)
 
@@ -66,15 +67,15 @@ class Watch:
         """Whether letters wait for proof, and the node has given no sign for too long."""
         if not self._sent:
             return False
-        return now_ms - max(self._alive_at, min(self._sent.values())) >= SILENT_AFTER_MS
+        return now_ms - max(self.alive_at_ms, min(self._sent.values())) >= SILENT_AFTER_MS
 
     def newly_silent(self, now_ms: int) -> bool:
         """Whether it is silent, and this was not asked before since it last gave a sign."""
-        news = self.silent(now_ms) and self._told_at < self._alive_at
+        news = self.silent(now_ms) and self._told_at < self.alive_at_ms
         if news:
-            self._told_at = self._alive_at
+            self._told_at = self.alive_at_ms
         return news
 
     def unheard(self) -> bool:
         """Whether a letter was sent and no sign of life has come since."""
-        return any(at >= self._alive_at for at in self._sent.values())
+        return any(at >= self.alive_at_ms for at in self._sent.values())

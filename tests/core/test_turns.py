@@ -19,9 +19,9 @@ def order(turns: Turns, kinds: str, node: bytes = NODE) -> list[int | bytes]:
     return [name for name, _ in turns.ordered(node, letters(kinds))]
 
 
-def test_messages_go_first_and_each_kind_in_order() -> None:
-    """What a payment waits for is among the messages."""
-    assert order(Turns(), "rmrm") == [1, 3, 0, 2]
+def test_messages_go_first_and_of_each_kind_the_newest() -> None:
+    """What a payment waits for is among the messages, and the payer that is still there is the last one."""
+    assert order(Turns(), "rmrm") == [3, 1, 2, 0]
 
 
 def test_what_was_handed_over_less_often_goes_first() -> None:
@@ -29,7 +29,7 @@ def test_what_was_handed_over_less_often_goes_first() -> None:
     turns = Turns()
     for name in (1, 1, 3):
         turns.handed_over(NODE, name)
-    assert order(turns, "rmrm") == [0, 2, 3, 1]
+    assert order(turns, "rmrm") == [2, 0, 3, 1]
 
 
 def test_nodes_do_not_share_their_turns() -> None:
@@ -45,7 +45,7 @@ def test_what_has_left_the_mailbox_is_forgotten() -> None:
     for name in (0, 5):
         turns.handed_over(NODE, name)
     assert order(turns, "mm") == [1, 0]
-    assert order(turns, "mmmmmm") == [1, 2, 3, 4, 5, 0]
+    assert order(turns, "mmmmmm") == [5, 4, 3, 2, 1, 0]
 
 
 def test_a_letter_goes_by_its_key_while_it_has_no_number() -> None:

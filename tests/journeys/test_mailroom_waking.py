@@ -39,6 +39,40 @@ async def test_a_suspended_phone_is_woken_though_it_seems_connected() -> None:
         assert at.woken() == 2
 
 
+async def test_a_phone_that_was_thawed_counts_as_connected_anew() -> None:
+    """It shows life on the connection that it had: suspended again, it is woken without delay."""
+    async with World() as world:
+        at = await scene(world)
+        await at.hold()
+        for _ in range(3):
+            world.clock.pass_seconds(10)
+            await world.mailroom.look()
+        assert at.woken() == 1
+        came = world.notifier.came.count(at.wallet.node_id)
+        world.network.peers.received[at.wallet.node_id] += 100
+        world.clock.pass_seconds(10)
+        await world.mailroom.look()
+        assert world.notifier.came.count(at.wallet.node_id) == came + 1
+        await at.hold(content=b"another")
+        world.clock.pass_seconds(30)
+        await world.mailroom.look()
+        assert at.woken() == 2
+        # An onion message of its own is a sign too.
+        await at.wallet.ask_offer_paths(1)
+        await world.settled()
+        assert world.notifier.came.count(at.wallet.node_id) == came + 2
+
+
+async def test_a_wallet_that_pings_does_not_count_as_connected_anew() -> None:
+    """Its cooldowns stand: it was there all the time."""
+    async with World() as world:
+        at = await scene(world)
+        came = world.notifier.came.count(at.wallet.node_id)
+        await at.hold()
+        await at.prove_life()
+        assert world.notifier.came.count(at.wallet.node_id) == came
+
+
 async def test_a_wallet_that_pings_is_not_woken() -> None:
     """LDK pings every 10 s: its life shows."""
     async with World() as world:

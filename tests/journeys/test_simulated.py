@@ -113,6 +113,23 @@ async def test_an_upgrade_of_lnd_under_the_running_sidecar_is_served_and_stopped
         assert await sidecar.stop() == 0
 
 
+@pytest.mark.parametrize("lnd", ["custom"], indirect=True)
+async def test_after_an_upgrade_the_sidecar_waits_for_its_new_macaroon(
+    lnd: SimulatedLnd, sidecar: SidecarProcess
+) -> None:
+    """A macaroon of LND 0.20's does not allow what 0.21 has: said once, and mended without a restart."""
+    stage = Stage(lnd)
+    offer, _, _ = await (await stage.wallet(sidecar, "alice")).set_up()
+    lnd.denied = {"/lnrpc.Lightning/SubscribeOnionMessages"}
+    await lnd.restart("native")
+    line = await sidecar.line(lambda line: "waiting for another macaroon" in line)
+    assert "SubscribeOnionMessages" in line
+    lnd.denied.clear()
+    await sidecar.line(lambda line: " ready: " in line and "native" in line)
+    await (await stage.payer()).get_invoice(offer)
+    assert sum("waiting for another macaroon" in line for line in sidecar.lines) == 1
+
+
 async def test_a_dead_stream_and_new_credentials_are_survived(
     lnd: SimulatedLnd, sidecar: SidecarProcess
 ) -> None:
