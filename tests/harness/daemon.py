@@ -36,6 +36,11 @@ class Daemon(Running):
         assert self._process is not None, "not running"
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and not stopped or killed since."""
+        return self._process is not None
+
     def log_tail(self, lines: int = 30) -> str:
         """The end of what it printed."""
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from tests.harness import shifted
 from tests.harness.running import Running
 
 START_TIMEOUT = 30
@@ -40,9 +41,17 @@ class SidecarProcess(Running):
     """`sidecar serve` with a data directory; may be killed and started again."""
 
     def __init__(
-        self, datadir: Path, lnd: LndFiles, *, macaroon: Path | None = None, options: Sequence[str] = ()
+        self,
+        datadir: Path,
+        lnd: LndFiles,
+        *,
+        macaroon: Path | None = None,
+        options: Sequence[str] = (),
+        clock: Path | None = None,
     ) -> None:
+        """`clock`: a file for `set_clock`, made when it is not there; without it the clock can't be moved."""
         self.datadir = datadir
+        self._clock = clock
         self.lines: list[str] = []
         self._arguments = [
             f"--datadir={datadir}",
@@ -73,13 +82,28 @@ class SidecarProcess(Running):
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether the server is there."""
+        return self._process is not None and self._process.returncode is None
+
+    def set_clock(self, seconds: int) -> None:
+        """Put the wall clock of the server, and of `command`, so many seconds ahead; it may be running."""
+        assert self._clock is not None
+        shifted.set_clock(self._clock, seconds)
+
+    def _sidecar(self) -> Sequence[str]:
+        if self._clock is None:
+            return (sys.executable, "-m", "sidecar")
+        if not self._clock.exists():
+            self.set_clock(0)
+        return (sys.executable, "-m", shifted.__name__, str(self._clock))
+
     async def start(self, *, wait: bool = True) -> None:
         """Start the server; wait for its ready line unless told not to."""
         self.lines, self._ended = [], False
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "sidecar",
+            *self._sidecar(),
             *self._arguments,
             "serve",
             stdin=asyncio.subprocess.DEVNULL,
@@ -137,9 +161,7 @@ class SidecarProcess(Running):
     async def command(self, *arguments: str) -> str:
         """Run `sidecar …` against the server; its stdout. Raises CommandFailed."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "sidecar",
+            *self._sidecar(),
             f"--datadir={self.datadir}",
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,

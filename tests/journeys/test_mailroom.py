@@ -269,7 +269,7 @@ async def test_a_mailbox_that_can_not_be_read_is_read_again() -> None:
 
 
 async def test_a_connection_that_flaps_is_not_sent_everything_each_time() -> None:
-    """All of a mailbox may be 8 MB: after some times in a row what it had before waits, and what is new not."""
+    """A mailbox may be 8 MB: after some times in a row what it had before waits, and what is new does not."""
     async with World() as world:
         at = await scene(world)
         await at.away()

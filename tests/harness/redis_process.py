@@ -1,0 +1,59 @@
+"""A redis-server of an operator's own, as safe as the sidecar wants it, on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from sidecar.adapters.redis_embedded import server_executable
+from tests.harness.daemon import Daemon
+
+_START_SECONDS = 15.0
+
+
+class RedisProcess(Daemon):
+    """A running Redis: `async with RedisProcess(folder) as redis: redis.url`.
+
+    May be killed and started again on the data that it has.
+    """
+
+    _stop_signal = signal.SIGTERM
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.directory / "redis.sock"
+
+    @property
+    def url(self) -> str:
+        """For the setting `redis.url`."""
+        return f"unix://{self.socket}"
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers."""
+        options = {
+            "port": "0",
+            "unixsocket": str(self.socket),
+            "dir": str(self.directory),
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "save": "",
+            "maxmemory-policy": "noeviction",
+        }
+        arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
+        await self._launch(server_executable(), arguments)
+
+    async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
+        async with asyncio.timeout(_START_SECONDS), Redis(unix_socket_path=str(self.socket)) as client:
+            while process.returncode is None:
+                try:
+                    await client.ping()
+                except (RedisError, OSError):
+                    await asyncio.sleep(0.01)
+                else:
+                    return
+        raise AssertionError(f"redis-server ended with {process.returncode}:\n{self.log_tail()}")
