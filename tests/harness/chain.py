@@ -120,6 +120,11 @@ class Regtest:
             await follower(height, await self._block(height))
         self.followers.append(follower)
 
+    async def tip(self) -> str:
+        """The newest block, for a peer that begins there: nothing before concerns it."""
+        height = await self.chain.tip()
+        return f"{height}:{await self.chain.call('getblockhash', height)}"
+
     async def _block(self, height: int) -> bytes:
         if height not in self._blocks:
             self._blocks[height] = await self.chain.block(height)

@@ -39,8 +39,14 @@ class LdkPeer(Events, Running):
         seed: bytes | None = None,
         state: Path | None = None,
         clock: int = 0,
+        tip: str | None = None,
         listen: bool | int = False,
+        dial: bool = True,
     ) -> None:
+        """`state` is a folder of its own; a new node with a `tip` (`Regtest.tip`) begins at that block.
+
+        Without `dial` it connects when it is told to, and not because LDK wants to send something.
+        """
         self.version = version
         self.seed = os.urandom(32) if seed is None else seed
         # All starts with this seed in this folder write to one log, one after another.
@@ -51,6 +57,10 @@ class LdkPeer(Events, Running):
             self._arguments += ["--state", str(state)]
         if clock:
             self._arguments += ["--clock", str(clock)]
+        if not dial:
+            self._arguments += ["--dial", "never"]
+        if tip is not None:
+            self._arguments += ["--tip", tip]
         if listen is not False:
             # True: any free port.
             self._arguments += ["--listen", str(0 if listen is True else listen)]
@@ -166,6 +176,10 @@ class LdkPeer(Events, Running):
         """Let a minute pass, as far as LDK's own timer counts."""
         await self._asked("tick", "ticked")
 
+    async def minute(self) -> None:
+        """The same for offers and payments alone: many at once break no connection, as no ping is sent."""
+        await self._asked("minute", "ticked")
+
     async def clock(self, seconds: int) -> int:
         """Move its wall clock by so many seconds, back when negative; the new time."""
         return int((await self._asked(f"clock {seconds}", "clock"))["now"])
@@ -198,6 +212,10 @@ class LdkPeer(Events, Running):
     async def knows(self, node_id: bytes, timeout: float = WAIT_SECONDS) -> Event:
         """Wait until gossip told it of an announced channel of that node."""
         return await self._asked(f"knows {node_id.hex()}", "knows", timeout, node=node_id.hex())
+
+    async def payable(self, timeout: float = WAIT_SECONDS) -> None:
+        """Wait until it has a channel that can be used and whose peer has told its fees."""
+        await self._asked("payable", "payable", timeout)
 
     async def channels(self) -> list[Event]:
         """Its channels, with their scids and aliases."""

@@ -83,18 +83,15 @@ class Verdict:
 
 
 class LdkLsps5(LdkPeer):
-    """A running LDK 0.2 wallet with LSPS: `async with LdkLsps5(folder) as wallet: ...`.
+    """A running LDK wallet with LSPS: `async with LdkLsps5("0.2", folder) as wallet: ...`.
 
-    It does all that `LdkPeer` does, and is the same node when it gets the same `seed`. Every LSPS
-    message is an event: `sent("lsps")` and `got("lsps")`, with the JSON text in `payload`.
+    It is made as `LdkPeer` is and does all that this does, and is the same node when it gets the same
+    `seed`. Every LSPS message is an event: `sent("lsps")` and `got("lsps")`, with the JSON text in `payload`.
     """
-
-    def __init__(self, folder: Path, *, seed: bytes | None = None, state: Path | None = None) -> None:
-        super().__init__("0.2", folder, seed=seed, state=state)
 
     def binary(self) -> Path:
         """The program, built when it is not there yet."""
-        return build.ensure(build.LSPS5)
+        return build.ensure(build.lsps5(self.version))
 
     async def list_protocols(self, lsp: bytes, timeout: float = WAIT_SECONDS) -> list[int]:
         """Ask for the numbers of the LSPS that the LSP speaks; raises AnswerDropped."""

@@ -121,14 +121,16 @@ class Woken:
 
 
 @asynccontextmanager
-async def woken(lnd: LndProcess, folder: Path, options: Sequence[str] = ()) -> AsyncIterator[Woken]:
-    """All of it, set up and online, with a webhook that the wallet registered by itself."""
+async def woken(
+    lnd: LndProcess, folder: Path, options: Sequence[str] = (), *, version: str = "0.2"
+) -> AsyncIterator[Woken]:
+    """All of it, set up and online, with a webhook that the wallet (of that LDK) registered by itself."""
     async with (
         PushService(folder) as push,
         sidecar_beside(lnd, folder, [*push_options(push), *options]) as sidecar,
-        LdkLsps5(folder / "wallet", state=folder / "wallet" / "state") as wallet,
+        LdkLsps5(version, folder / "wallet", state=folder / "wallet" / "state") as wallet,
         # In a process of its own: that of the wallet may be frozen.
-        LdkLsps5(folder / "validator") as validator,
+        LdkLsps5(version, folder / "validator") as validator,
     ):
         scene = Woken(lnd, sidecar, push, wallet, validator, folder)
         await scene.set_up()

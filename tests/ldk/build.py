@@ -17,7 +17,6 @@ from tests.harness.building import BuildError, cache_dir, digest_of, kept, lock,
 
 VERSIONS = ("0.2", "0.3")
 NODE = "ldk-node"
-LSPS5 = "lsps5"
 _FOLDER = Path(__file__).resolve().parent
 _CARGO_TARGET = "cargo"
 
@@ -41,16 +40,22 @@ class _Package:
         run([_tool("cargo"), *arguments], self.directory, target)
 
 
+def lsps5(version: str) -> str:
+    """The name of the peer of LDK 0.2 or 0.3 that has LSPS5 as well."""
+    return f"lsps5-{version}"
+
+
 _PACKAGES = {
     "0.2": _Package(_FOLDER, ("ldk-0_2",), "ldk-peer"),
     "0.3": _Package(_FOLDER, ("ldk-0_3",), "ldk-peer"),
     NODE: _Package(_FOLDER / "node", (), "ldk-node-wallet"),
-    LSPS5: _Package(_FOLDER / "lsps5", (), "ldk-lsps5", also=(_FOLDER / "src",)),
+    lsps5("0.2"): _Package(_FOLDER / "lsps5", ("ldk-0_2",), "ldk-lsps5", also=(_FOLDER / "src",)),
+    lsps5("0.3"): _Package(_FOLDER / "lsps5", ("ldk-0_3",), "ldk-lsps5", also=(_FOLDER / "src",)),
 }
 
 
 def ensure(name: str) -> Path:
-    """The peer of LDK 0.2 or 0.3, NODE or LSPS5: built when it is not there yet (minutes the first time)."""
+    """The peer of LDK 0.2 or 0.3, NODE or an `lsps5`: built when it is not there yet (minutes at first)."""
     if name not in _PACKAGES:
         raise BuildError(f"no LDK {name} here; there are {', '.join(_PACKAGES)}")
     package = _PACKAGES[name]

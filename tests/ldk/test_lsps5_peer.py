@@ -1,6 +1,7 @@
 """LDK's LSPS5 itself, with a real LND and no sidecar: what its client asks, and makes of answers.
 
-All that is wrong here with LDK 0.2.7 is what the sidecar lives with; when LDK changes, a test says so.
+All that is wrong here with LDK 0.2.7 and 0.3.0-rc3 is what the sidecar lives with; when LDK changes, a test
+says so. The two differ in the URLs that they take, and in nothing else.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tests.harness.ldk_lsps5 import (
     as_lsp,
 )
 from tests.harness.lnd_process import LndProcess
+from tests.ldk.build import VERSIONS
 
 pytestmark = [pytest.mark.ldk, pytest.mark.asyncio(loop_scope="module")]
 
@@ -84,16 +86,38 @@ class Client:
         except (LspsError, AnswerDropped) as error:
             return text, error
 
+    async def registers(self, app_name: str, url: str) -> str:
+        """Have a webhook registered: the URL that comes to the LSP, or the name of LDK's own error."""
+        outcome = asyncio.ensure_future(self.wallet.set_webhook(self.lsp.lnd.node_id, app_name, url))
+        coming = asyncio.ensure_future(self.lsp.next(self.wallet.node_id))
+        try:
+            await asyncio.wait((outcome, coming), return_when=asyncio.FIRST_COMPLETED)
+            if outcome.done():
+                with pytest.raises(LspsError) as failed:
+                    outcome.result()
+                assert not failed.value.sent
+                return failed.value.name
+            request = json.loads(await coming)
+        finally:
+            coming.cancel()
+        assert request["params"].keys() == {"app_name", "webhook"}
+        assert request["params"]["app_name"] == app_name
+        await self.lsp.send(self.wallet.node_id, result("set_webhook")(request))
+        assert await outcome == Registered(2, 10, no_change=True)
+        return str(request["params"]["webhook"])
+
     async def is_ignoring(self) -> bool:
         """Whether even a good answer of the LSP's is not looked at any more."""
         _, outcome = await self.ask("remove_webhook", result("remove_webhook"))
         return isinstance(outcome, AnswerDropped) and str(outcome).startswith("Ignoring message from peer")
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def client(shared_lnd: LndProcess, tmp_path: Path) -> AsyncIterator[Client]:
-    """A wallet that is connected to LND, which answers as the test wants it."""
-    async with as_lsp(shared_lnd) as lsp, LdkLsps5(tmp_path / "wallet") as wallet:
+@pytest_asyncio.fixture(loop_scope="module", params=VERSIONS)
+async def client(
+    request: pytest.FixtureRequest, shared_lnd: LndProcess, tmp_path: Path
+) -> AsyncIterator[Client]:
+    """A wallet of each LDK that is connected to LND, which answers as the test wants it."""
+    async with as_lsp(shared_lnd) as lsp, LdkLsps5(request.param, tmp_path / "wallet") as wallet:
         client = Client(wallet, lsp)
         await client.connect()
         yield client
@@ -110,20 +134,22 @@ def error(code: int, **more: Any) -> Callable[[Request], str]:
     return lambda request: json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": body})
 
 
-async def test_the_client_is_the_wallet_of_its_seed(tmp_path: Path) -> None:
-    """With the same seed it is the node that the peer of LDK 0.2 is."""
-    async with LdkLsps5(tmp_path / "one") as wallet:
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_client_is_the_wallet_of_its_seed(tmp_path: Path, version: str) -> None:
+    """With the same seed it is the node that the peer of the same LDK is."""
+    async with LdkLsps5(version, tmp_path / "one") as wallet:
         seed, node_id = wallet.seed, wallet.node_id
-    async with LdkPeer("0.2", tmp_path / "other", seed=seed) as peer:
+    async with LdkPeer(version, tmp_path / "other", seed=seed) as peer:
         assert peer.node_id == node_id
 
 
-async def test_the_client_is_a_whole_wallet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_client_is_a_whole_wallet(tmp_path: Path, version: str) -> None:
     """LSPS takes nothing away from the peer: it gets its paths and its offer, and a payer the invoice."""
     async with (
-        LdkPeer("0.2", tmp_path / "server", listen=True) as server,
-        LdkPeer("0.2", tmp_path / "payer") as payer,
-        LdkLsps5(tmp_path / "wallet") as wallet,
+        LdkPeer(version, tmp_path / "server", listen=True) as server,
+        LdkPeer(version, tmp_path / "payer") as payer,
+        LdkLsps5(version, tmp_path / "wallet") as wallet,
     ):
         offer = await wallet.set_up(await server.recipient(b"alice"), server.node_id, server.port)
         await payer.connect(server.node_id, server.port)
@@ -254,26 +280,36 @@ async def test_the_client_writes_some_errors_to_its_log(
         (APP, "http://push.example.org/", "UnsupportedProtocol"),
         (APP, "https://push.example.org/" + "a" * 999, None),
         (APP, "https://push.example.org/" + "a" * 1000, "WebhookUrlTooLong"),
-        (APP, "https://push.example.org/a+b", "UrlParse"),
-        (APP, "https://[2001:db8::1]/", "UrlParse"),
         (APP, "https://push.example.org:65536/", "UrlParse"),
+        (APP, "https://bücher.example/", "UrlParse"),
         (APP, "https://user:word@127.0.0.1:0/", None),
     ],
 )
 async def test_the_client_refuses_some_webhooks_before_it_asks(
     client: Client, app_name: str, url: str, refused: str | None
 ) -> None:
-    """More than the bLIP does (`+`, IPv6), and far less than an LSP has to."""
-    asked = asyncio.ensure_future(client.wallet.set_webhook(client.lsp.lnd.node_id, app_name, url))
-    if refused is None:
-        request = json.loads(await client.lsp.next(client.wallet.node_id))
-        assert request["params"] == {"app_name": app_name, "webhook": url}
-        await client.lsp.send(client.wallet.node_id, result("set_webhook")(request))
-        assert await asked == Registered(2, 10, no_change=True)
-        return
-    with pytest.raises(LspsError) as failed:
-        await asked
-    assert (failed.value.name, failed.value.sent) == (refused, False)
+    """Far fewer than an LSP has to."""
+    assert await client.registers(app_name, url) == (refused or url)
+
+
+@pytest.mark.parametrize(
+    ("url", "by_0_2", "by_0_3"),
+    [
+        ("https://push.example.org/a+b", "UrlParse", "https://push.example.org/a+b"),
+        ("https://push.example.org/~a,b;c", "UrlParse", "https://push.example.org/~a,b;c"),
+        ("https://[2001:db8::1]/", "UrlParse", "https://[2001:db8::1]/"),
+        ("HTTPS://Push.example.org/", "HTTPS://Push.example.org/", "https://Push.example.org/"),
+        # None of these is a URL (RFC 3986), and 0.3 sends them.
+        ('https://push.example.org/a b"\\', "UrlParse", 'https://push.example.org/a b"\\'),
+        ("https://a b/", "UrlParse", "https://a b/"),
+        (" https://push.example.org/\n", "UrlParse", "https://push.example.org/"),
+    ],
+)
+async def test_the_client_takes_more_urls_in_0_3_than_in_0_2(
+    client: Client, url: str, by_0_2: str, by_0_3: str
+) -> None:
+    """0.2 takes less than the bLIP (no `+`, no IPv6); 0.3 all of ASCII that can be seen, and spaces."""
+    assert await client.registers(APP, url) == {"0.2": by_0_2, "0.3": by_0_3}[client.wallet.version]
 
 
 @pytest.mark.parametrize("lnd_version", LNDS)
@@ -288,9 +324,10 @@ async def test_the_client_does_not_ask_for_feature_729(
     async with (
         LndProcess(LNDS[lnd_version], tmp_path / "lnd", extra=options) as lnd,
         as_lsp(lnd) as lsp,
-        LdkLsps5(tmp_path / "wallet") as wallet,
     ):
-        client = Client(wallet, lsp)
-        assert (await client.connect())["lsps"] is told
-        _, outcome = await client.ask("list_protocols", result("list_protocols"))
-        assert outcome == [2, 5]
+        for version in VERSIONS:
+            async with LdkLsps5(version, tmp_path / "wallet") as wallet:
+                client = Client(wallet, lsp)
+                assert (await client.connect())["lsps"] is told
+                _, outcome = await client.ask("list_protocols", result("list_protocols"))
+                assert outcome == [2, 5]

@@ -1,6 +1,7 @@
 """LDK's validator of LSPS5 notifications, asked about signatures of a real LND.
 
-Where LDK 0.2.7 departs from bLIP 55, the sidecar lives with it; when LDK changes, a test here says so.
+Where LDK 0.2.7 and 0.3.0-rc3 depart from bLIP 55, the sidecar lives with it; when LDK changes, a test here
+says so. In all that is asked here the two are of one mind.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pytest_asyncio
 
 from tests.harness.ldk_lsps5 import LdkLsps5, signature_of, signed_text
 from tests.harness.lnd_process import LndProcess
+from tests.ldk.build import VERSIONS
 
 pytestmark = [pytest.mark.ldk, pytest.mark.asyncio(loop_scope="module")]
 
@@ -21,10 +23,10 @@ TIMESTAMP = f"{SECOND}.395+00:00"
 BODY = '{"jsonrpc":"2.0","method":"lsps5.onion_message_incoming","params":{}}'
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def validator(tmp_path: Path) -> AsyncIterator[LdkLsps5]:
-    """LDK's validator, with no connection to anybody."""
-    async with LdkLsps5(tmp_path / "validator") as wallet:
+@pytest_asyncio.fixture(loop_scope="module", params=VERSIONS)
+async def validator(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LdkLsps5]:
+    """The validator of each LDK, with no connection to anybody."""
+    async with LdkLsps5(request.param, tmp_path / "validator") as wallet:
         yield wallet
 
 

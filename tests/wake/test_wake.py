@@ -10,12 +10,13 @@ from sidecar.core import webhooks
 from tests.harness.beside import LNDS, sidecar_beside
 from tests.harness.hostile_addresses import try_all
 from tests.harness.ldk import LdkPeer
-from tests.harness.ldk_lsps5 import LspsError
+from tests.harness.ldk_lsps5 import LdkLsps5, LspsError
 from tests.harness.lnd_process import LndProcess
 from tests.harness.push_service import PushService
 from tests.harness.sidecar_process import CommandFailed
 from tests.harness.waking import check_signature, push_options
 from tests.harness.woken import APP, HELD, REQUEST, woken
+from tests.ldk.build import VERSIONS
 
 pytestmark = pytest.mark.wake
 
@@ -25,9 +26,12 @@ WAKE = webhooks.ONION_MESSAGE_INCOMING
 UNTIL_LND_NOTICES = 330
 
 
-async def test_a_sleeping_wallet_is_woken_and_finds_its_messages(lnd: LndProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_sleeping_wallet_is_woken_and_finds_its_messages(
+    lnd: LndProcess, tmp_path: Path, version: str
+) -> None:
     """Registered by LSPS5, asleep, asked for and paid: the signed wake-up comes, and all that waited."""
-    async with woken(lnd, tmp_path) as scene:
+    async with woken(lnd, tmp_path, version=version) as scene:
         await scene.sleep()
         await scene.pay()
         assert await scene.told() == WAKE
@@ -70,9 +74,10 @@ async def test_a_server_that_was_killed_before_it_could_wake_does_so_after(
         assert await scene.told() == WAKE
 
 
-async def test_lsps5_through_a_real_lnd(lnd: LndProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_lsps5_through_a_real_lnd(lnd: LndProcess, tmp_path: Path, version: str) -> None:
     """LDK's client and our LSP agree on every method, limit and error that LDK lets one send."""
-    async with woken(lnd, tmp_path, ["--lsps5.max_webhooks=2"]) as scene:
+    async with woken(lnd, tmp_path, ["--lsps5.max_webhooks=2"], version=version) as scene:
         wallet, lsp = scene.wallet, lnd.node_id
         assert await wallet.list_protocols(lsp) == [5]
         again = await wallet.set_webhook(lsp, APP, scene.push.url())
@@ -85,6 +90,10 @@ async def test_lsps5_through_a_real_lnd(lnd: LndProcess, tmp_path: Path) -> None
             await wallet.remove_webhook(lsp, "not there")
         with pytest.raises(LspsError, match="UrlParse"):
             await wallet.set_webhook(lsp, "b", "https://127.0.0.1:0/")
+        with pytest.raises(LspsError, match="UrlParse") as refused:
+            await wallet.set_webhook(lsp, "b", "https://push.example.org/a b")
+        # LDK 0.3 leaves it to the LSP to see that this is no URL.
+        assert refused.value.sent == (version == "0.3")
         await wallet.remove_webhook(lsp, "x" * 64)
         assert (await wallet.list_webhooks(lsp)).app_names == (APP,)
         listed = await scene.sidecar.json("webhook", "list", "alice")
@@ -94,8 +103,7 @@ async def test_lsps5_through_a_real_lnd(lnd: LndProcess, tmp_path: Path) -> None
 
 async def test_a_stranger_may_not_register(lnd: LndProcess, tmp_path: Path) -> None:
     """No channel and no client: LDK's wallet reads why, and nobody is notified."""
-    async with woken(lnd, tmp_path) as scene, AsyncExitStack() as stack:
-        stranger = await stack.enter_async_context(type(scene.wallet)(tmp_path / "stranger"))
+    async with woken(lnd, tmp_path) as scene, LdkLsps5("0.2", tmp_path / "stranger") as stranger:
         await stranger.connect(lnd.node_id, lnd.p2p_port)
         with pytest.raises(LspsError, match="NoPriorActivity"):
             await stranger.set_webhook(lnd.node_id, APP, scene.push.url())

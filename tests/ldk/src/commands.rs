@@ -20,6 +20,7 @@ use std::sync::Arc;
 #[derive(Default)]
 pub struct Wanted {
     offers: usize,
+    payable: bool,
     shown: HashSet<String>,
     known: Vec<PublicKey>,
     payments: u64,
@@ -28,7 +29,7 @@ pub struct Wanted {
 impl Wanted {
     /// Whether something is wanted that LDK does not wake us for.
     pub fn anything(&self) -> bool {
-        self.offers > 0 || !self.known.is_empty()
+        self.offers > 0 || self.payable || !self.known.is_empty()
     }
 
     /// Shows what has become ready. An offer is shown after the state that knows it is saved: LDK
@@ -44,6 +45,10 @@ impl Wanted {
             self.offers -= 1;
             node.save(true);
             out("offer", describe::offer(&offer));
+        }
+        if self.payable && payable(node) {
+            self.payable = false;
+            out("payable", json!({}));
         }
         let graph = node.graph.read_only();
         self.known.retain(|id| {
@@ -75,6 +80,11 @@ pub fn run(node: &Arc<Node>, wanted: &mut Wanted, line: &str) -> Result<bool, St
         ["offer"] => wanted.offers += 1,
         ["shown", offer] => drop(wanted.shown.insert(offer.into())),
         ["pay", offer, msat] => pay(node, wanted, offer, parsed(msat)?)?,
+        // Many minutes at once are none for the connections: they would be given up, for want of pongs.
+        ["minute"] => {
+            node.manager.timer_tick_occurred();
+            out("ticked", json!({}));
+        }
         ["tick"] => {
             node.manager.timer_tick_occurred();
             node.peers.timer_tick_occurred();
@@ -101,6 +111,7 @@ pub fn run(node: &Arc<Node>, wanted: &mut Wanted, line: &str) -> Result<bool, St
         }
         ["block", height, block] => connect_block(node, parsed(height)?, block)?,
         ["knows", id] => wanted.known.push(public_key(id)?),
+        ["payable"] => wanted.payable = true,
         ["channels"] => {
             let channels = node.manager.list_channels();
             out(
@@ -124,6 +135,14 @@ pub fn run(node: &Arc<Node>, wanted: &mut Wanted, line: &str) -> Result<bool, St
         _ => return Err("no such command".into()),
     }
     Ok(true)
+}
+
+/// Whether an invoice can name a channel: LDK does so when its peer has told the fees for it.
+fn payable(node: &Node) -> bool {
+    let channels = node.manager.list_usable_channels();
+    channels
+        .iter()
+        .any(|channel| channel.counterparty.forwarding_info.is_some())
 }
 
 fn set_clock(offset: i64) {
@@ -174,6 +193,8 @@ fn connect_block(node: &Node, height: u32, block: &str) -> Result<(), String> {
     if follows {
         node.manager.block_connected(&block, height);
         node.monitor.block_connected(&block, height);
+        node.save_monitors();
+        node.save(true);
     }
     let known = node.manager.current_best_block().height;
     out(

@@ -92,6 +92,7 @@ pub fn async_message(message: &AsyncPaymentsMessage) -> Map<String, Value> {
         AsyncPaymentsMessage::ServeStaticInvoice(serve) => json!({
             "msg": "serve_static_invoice",
             "invoice_bytes": serve.invoice.encode().len(),
+            "offer": offer_of(&serve.invoice.encode()),
             "created_at": serve.invoice.created_at().as_secs(),
             "expiry": (serve.invoice.created_at() + serve.invoice.relative_expiry()).as_secs(),
             "forward_path": path(&serve.forward_invoice_request_path),
@@ -104,6 +105,21 @@ pub fn async_message(message: &AsyncPaymentsMessage) -> Map<String, Value> {
     };
     fields["bytes"] = json!(message.encode().len());
     into_map(fields)
+}
+
+/// The offer that a static invoice is for: the invoice holds all of its fields, which have these types.
+fn offer_of(invoice: &[u8]) -> Option<String> {
+    let (mut rest, mut fields) = (invoice, vec![]);
+    while !rest.is_empty() {
+        let record = rest;
+        let kind = <BigSize as Readable>::read(&mut rest).ok()?.0;
+        let length = <BigSize as Readable>::read(&mut rest).ok()?.0 as usize;
+        rest = rest.get(length..)?;
+        if (1..80).contains(&kind) || (1_000_000_000..2_000_000_000).contains(&kind) {
+            fields.extend_from_slice(&record[..record.len() - rest.len()]);
+        }
+    }
+    Offer::try_from(fields).ok().map(|offer| offer.to_string())
 }
 
 /// An offer as the tests want it.

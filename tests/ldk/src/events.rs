@@ -101,7 +101,7 @@ pub fn channel(details: &ChannelDetails) -> Value {
     })
 }
 
-/// LDK wants to send to somebody who is not connected. Nothing but loopback is dialled.
+/// LDK wants to send to somebody who is not connected. Nothing but loopback is dialled, if anything is.
 fn connect_for_ldk(node: &Arc<Node>, id: PublicKey, addresses: &[SocketAddress]) {
     let address = addresses.iter().find_map(|address| match address {
         SocketAddress::TcpIpV4 { addr, port } if IpAddr::from(*addr).is_loopback() => {
@@ -115,7 +115,7 @@ fn connect_for_ldk(node: &Arc<Node>, id: PublicKey, addresses: &[SocketAddress])
         "ldk": ldk::VERSION,
     });
     out("connection_needed", told);
-    if let Some(address) = address {
+    if let (true, Some(address)) = (node.dial, address) {
         tokio::spawn(net::connect(node.clone(), id, address));
     }
 }

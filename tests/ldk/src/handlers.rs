@@ -76,9 +76,10 @@ impl OffersMessageHandler for Reporting {
             words,
             responder.as_ref(),
         );
-        // A wallet that is online answers too, with an invoice of its own. There is no route here to
-        // pay that, and LDK would give the payment up, though the static invoice is under way.
-        if matches!(message, OffersMessage::Invoice(_)) {
+        // A wallet that is online answers too, with an invoice of its own. Without a channel there is no
+        // route to pay that, and LDK would give the payment up, though the static invoice is under way.
+        let payable = || !self.manager.list_usable_channels().is_empty();
+        if matches!(message, OffersMessage::Invoice(_)) && !payable() {
             return None;
         }
         let answer = self.manager.handle_message(message, context, responder);

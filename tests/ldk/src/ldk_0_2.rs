@@ -4,7 +4,7 @@ use crate::node::{ChainMonitorParts, Monitor};
 use crate::plumbing::{report_transactions, Broadcaster};
 use crate::routers::PaymentPaths;
 use bitcoin::secp256k1::{PublicKey, Secp256k1, Signing, Verification};
-use bitcoin::{Network, Transaction};
+use bitcoin::{BlockHash, Network, Transaction};
 use lightning::blinded_path::message::{BlindedMessagePath, MessageContext, OffersContext};
 use lightning::blinded_path::payment::{BlindedPaymentPath, ReceiveTlvs};
 use lightning::chain::chaininterface::BroadcasterInterface;
@@ -24,11 +24,17 @@ pub const VERSION: &str = "0.2.7";
 /// What a channel manager's state says of the chain.
 pub type Tip = bitcoin::BlockHash;
 
-/// A chain without a block.
-pub fn genesis(network: Network) -> ChainParameters {
+pub use lightning_persister::fs_store::FilesystemStore;
+
+/// A chain up to that block; without one, up to genesis.
+pub fn chain(network: Network, tip: Option<(u32, BlockHash)>) -> ChainParameters {
+    let best_block = match tip {
+        Some((height, hash)) => BestBlock::new(hash, height),
+        None => BestBlock::from_network(network),
+    };
     ChainParameters {
         network,
-        best_block: BestBlock::from_network(network),
+        best_block,
     }
 }
 
@@ -75,22 +81,27 @@ impl BroadcasterInterface for Broadcaster {
 impl Router for PaymentPaths {
     fn find_route(
         &self,
-        _: &PublicKey,
-        _: &RouteParameters,
-        _: Option<&[&ChannelDetails]>,
-        _: InFlightHtlcs,
+        payer: &PublicKey,
+        wanted: &RouteParameters,
+        channels: Option<&[&ChannelDetails]>,
+        in_flight: InFlightHtlcs,
     ) -> Result<Route, &'static str> {
-        Err("no channels here")
+        self.real.find_route(payer, wanted, channels, in_flight)
     }
 
     fn create_blinded_payment_paths<T: Signing + Verification>(
         &self,
         recipient: PublicKey,
-        _: Vec<ChannelDetails>,
+        channels: Vec<ChannelDetails>,
         tlvs: ReceiveTlvs,
-        _: Option<u64>,
+        msat: Option<u64>,
         secp: &Secp256k1<T>,
     ) -> Result<Vec<BlindedPaymentPath>, ()> {
+        if !channels.is_empty() {
+            return self
+                .real
+                .create_blinded_payment_paths(recipient, channels, tlvs, msat, secp);
+        }
         let hops = [self.made_up_hop()?];
         let (most, delta) = (hops[0].htlc_maximum_msat, MIN_FINAL_CLTV_EXPIRY_DELTA);
         BlindedPaymentPath::new(&hops, recipient, tlvs, most, delta, &*self.keys, secp)

@@ -18,6 +18,10 @@ extern crate lightning03 as lightning;
 extern crate lightning_net_tokio02 as lightning_net_tokio;
 #[cfg(feature = "ldk-0_3")]
 extern crate lightning_net_tokio03 as lightning_net_tokio;
+#[cfg(feature = "ldk-0_2")]
+extern crate lightning_persister02 as lightning_persister;
+#[cfg(feature = "ldk-0_3")]
+extern crate lightning_persister03 as lightning_persister;
 
 #[cfg(feature = "ldk-0_2")]
 #[path = "ldk_0_2.rs"]
@@ -40,6 +44,7 @@ mod report;
 mod routers;
 mod server;
 mod settings;
+mod store;
 
 use crate::commands::Wanted;
 use crate::node::Node;

@@ -3,15 +3,16 @@
 use crate::clock;
 use crate::handlers::Reporting;
 use crate::ldk;
-use crate::plumbing::{Broadcaster, Fees, InMemory, Log};
+use crate::plumbing::{Broadcaster, Fees, Log};
 use crate::presence::Presence;
 use crate::raw::AnyType;
 use crate::report::out;
 use crate::routers::{Graph, MessagePaths, PaymentPaths};
 use crate::server::Invoices;
+use crate::store::{self, Store};
 use bitcoin::secp256k1::PublicKey;
-use bitcoin::Network;
-use lightning::chain::chainmonitor::ChainMonitor;
+use bitcoin::{BlockHash, Network};
+use lightning::chain::chainmonitor::{ChainMonitor, Persist};
 use lightning::chain::Filter;
 use lightning::ln::channelmanager::{ChannelManager, ChannelManagerReadArgs};
 use lightning::ln::peer_handler::{IgnoringMessageHandler, MessageHandler, PeerManager};
@@ -22,10 +23,14 @@ use lightning::sign::{
     EntropySource, InMemorySigner, KeysManager, NodeSigner, PeerStorageKey, Recipient,
 };
 use lightning::util::config::UserConfig;
+use lightning::util::persist::{
+    read_channel_monitors, CHANNEL_MANAGER_PERSISTENCE_KEY,
+    CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
+};
 use lightning::util::ser::{ReadableArgs, Writeable};
 use lightning_net_tokio::SocketDescriptor;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
@@ -38,7 +43,7 @@ pub type Monitor = ChainMonitor<
     Arc<Broadcaster>,
     Arc<Fees>,
     Arc<Log>,
-    Arc<InMemory>,
+    Store,
     Keys,
 >;
 /// What a [`Monitor`] is made of, in LDK's order.
@@ -46,7 +51,7 @@ pub type ChainMonitorParts = (
     Arc<Broadcaster>,
     Arc<Log>,
     Arc<Fees>,
-    Arc<InMemory>,
+    Store,
     Keys,
     PeerStorageKey,
 );
@@ -95,8 +100,12 @@ pub struct Settings {
     pub network: Network,
     /// The message router: `default`, `nodeid` or `direct`.
     pub router: String,
-    /// Where the state is read from at the start and written to.
+    /// The folder that the state is read from at the start and written to.
     pub state: Option<PathBuf>,
+    /// Whether it connects to whom LDK wants to send something: a phone that sleeps does not.
+    pub dial: bool,
+    /// The newest block, for a node without a state: nothing before concerns it.
+    pub tip: Option<(u32, BlockHash)>,
 }
 
 /// All the parts of a running node.
@@ -121,7 +130,9 @@ pub struct Node {
     pub invoices: Invoices,
     /// Wakes the main loop.
     pub wake: Arc<Notify>,
-    state: Option<PathBuf>,
+    /// Whether it connects to whom LDK wants to send something.
+    pub dial: bool,
+    store: Store,
 }
 
 impl Node {
@@ -140,7 +151,9 @@ impl Node {
         let presence = Arc::new(Presence::default());
         let routes = MessagePaths::named(&settings.router, graph.clone(), keys.clone())?;
         let routes = Arc::new(routes);
-        let (manager, monitor) = chain_side(&settings, &keys, &log, &presence, &routes)?;
+        let store = store::open(settings.state.as_deref());
+        let payments = PaymentPaths::new(graph.clone(), presence.clone(), keys.clone());
+        let (manager, monitor) = chain_side(&settings, &keys, &store, Arc::new(payments), &routes)?;
         let wake = Arc::new(Notify::new());
         let reporting = Arc::new(Reporting {
             manager: manager.clone(),
@@ -173,7 +186,6 @@ impl Node {
             log,
             keys.clone(),
         ));
-        let (state, invoices) = (settings.state, Invoices::default());
         Ok(Arc::new(Self {
             keys,
             id,
@@ -183,9 +195,10 @@ impl Node {
             peers,
             graph,
             presence,
-            invoices,
+            invoices: Invoices::default(),
             wake,
-            state,
+            dial: settings.dial,
+            store,
         }))
     }
 
@@ -194,13 +207,25 @@ impl Node {
         if !self.manager.get_and_clear_needs_persistence() && !in_any_case {
             return;
         }
-        let Some(path) = &self.state else { return };
-        // Renamed into its place: a kill in the middle leaves the older state, never half of one.
-        let beside = path.with_extension("new");
-        let written = std::fs::write(&beside, self.manager.encode())
-            .and_then(|()| std::fs::rename(&beside, path));
+        let written = self.store.write(
+            CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
+            "",
+            CHANNEL_MANAGER_PERSISTENCE_KEY,
+            self.manager.encode(),
+        );
         if let Err(error) = written {
             out("state_failed", json!({"error": error.to_string()}));
+        }
+    }
+
+    /// Writes all monitors: LDK itself does so after some of the blocks only, and a node that starts again
+    /// has to be told the blocks from one and the same height on.
+    pub fn save_monitors(&self) {
+        for id in self.monitor.list_monitors() {
+            if let Ok(monitor) = self.monitor.get_monitor(id) {
+                self.store
+                    .update_persisted_channel(monitor.persistence_key(), None, &monitor);
+            }
         }
     }
 }
@@ -209,32 +234,26 @@ impl Node {
 fn chain_side(
     settings: &Settings,
     keys: &Keys,
-    log: &Arc<Log>,
-    presence: &Arc<Presence>,
+    store: &Store,
+    payments: Arc<PaymentPaths>,
     routes: &Arc<MessagePaths>,
 ) -> Result<(Arc<Manager>, Arc<Monitor>), String> {
-    let (fees, broadcaster) = (Arc::new(Fees), Arc::new(Broadcaster));
+    let (fees, broadcaster, log) = (Arc::new(Fees), Arc::new(Broadcaster), Arc::new(Log));
     let monitor: Arc<Monitor> = Arc::new(ldk::chain_monitor((
         broadcaster.clone(),
         log.clone(),
         fees.clone(),
-        Arc::new(InMemory),
+        store.clone(),
         keys.clone(),
         keys.get_peer_storage_key(),
     )));
-    let mut config = UserConfig::default();
-    ldk::ask_for_channels(&mut config);
-    config
-        .channel_handshake_limits
-        .force_announced_channel_preference = false;
-    config.channel_handshake_config.minimum_depth = 1;
-    let payments = Arc::new(PaymentPaths {
-        presence: presence.clone(),
-        keys: keys.clone(),
-    });
     let (node, entropy, signer) = (keys.clone(), keys.clone(), keys.clone());
-    let (watch, messages, log) = (monitor.clone(), routes.clone(), log.clone());
-    let manager = if let Some(bytes) = stored(settings.state.as_deref())? {
+    let (watch, messages) = (monitor.clone(), routes.clone());
+    let primary = CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE;
+    let kept = store::stored(store, primary, CHANNEL_MANAGER_PERSISTENCE_KEY)?;
+    let manager = if let Some(bytes) = kept {
+        let monitors = read_channel_monitors(store.clone(), keys.clone(), keys.clone())
+            .map_err(|error| format!("the monitors cannot be read: {error}"))?;
         let args = ChannelManagerReadArgs::new(
             entropy,
             node,
@@ -245,16 +264,26 @@ fn chain_side(
             payments,
             messages,
             log,
-            config,
-            vec![],
+            config(),
+            monitors.iter().map(|(_, monitor)| monitor).collect(),
         );
         let (_, manager) = <(ldk::Tip, Manager)>::read(&mut &bytes[..], args)
             .map_err(|error| format!("the state cannot be read: {error:?}"))?;
-        out("state_read", json!({"bytes": bytes.len()}));
+        let height = manager.current_best_block().height;
+        out(
+            "state_read",
+            json!({"bytes": bytes.len(), "channels": monitors.len()}),
+        );
+        for (_, each) in monitors {
+            if each.current_best_block().height != height {
+                return Err("a channel's monitor and the manager are not at the same block".into());
+            }
+            monitor
+                .load_existing_monitor(each.channel_id(), each)
+                .map_err(|()| "a channel is there twice")?;
+        }
         manager
     } else {
-        let chain = ldk::genesis(settings.network);
-        let now = clock::now() as u32;
         ChannelManager::new(
             fees,
             watch,
@@ -265,19 +294,21 @@ fn chain_side(
             entropy,
             node,
             signer,
-            config,
-            chain,
-            now,
+            config(),
+            ldk::chain(settings.network, settings.tip),
+            clock::now() as u32,
         )
     };
     Ok((Arc::new(manager), monitor))
 }
 
-fn stored(path: Option<&Path>) -> Result<Option<Vec<u8>>, String> {
-    match path {
-        Some(path) if path.exists() => std::fs::read(path)
-            .map(Some)
-            .map_err(|error| error.to_string()),
-        _ => Ok(None),
-    }
+/// Channels as an LSP opens them: private, and good for payments after one block.
+fn config() -> UserConfig {
+    let mut config = UserConfig::default();
+    ldk::ask_for_channels(&mut config);
+    config
+        .channel_handshake_limits
+        .force_announced_channel_preference = false;
+    config.channel_handshake_config.minimum_depth = 1;
+    config
 }

@@ -2,12 +2,7 @@
 
 use bitcoin::Transaction;
 use lightning::chain::chaininterface::{ConfirmationTarget, FeeEstimator};
-use lightning::chain::chainmonitor::Persist;
-use lightning::chain::channelmonitor::{ChannelMonitor, ChannelMonitorUpdate};
-use lightning::chain::ChannelMonitorUpdateStatus;
-use lightning::sign::InMemorySigner;
 use lightning::util::logger::{Level, Logger, Record};
-use lightning::util::persist::MonitorName;
 
 /// LDK's log, on stderr: the driver keeps it for when a test fails.
 pub struct Log;
@@ -15,7 +10,7 @@ pub struct Log;
 impl Logger for Log {
     fn log(&self, record: Record) {
         // Below debug, only what is about onion messages and offers is worth its space.
-        let ours = ["onion_message", "offers"]
+        let ours = ["onion_message", "offers", "routing"]
             .iter()
             .any(|part| record.module_path.contains(part));
         if record.level >= Level::Debug || ours {
@@ -25,12 +20,21 @@ impl Logger for Log {
     }
 }
 
-/// The lowest fee there is, always.
+/// Fees as LND takes them where no chain tells it: LDK pays over no channel whose fee looks absurd to it.
 pub struct Fees;
 
+/// Of a transaction, per 1,000 units of weight: 50 sat/vB.
+const LND_FEE: u32 = 12_500;
+/// The least that any node relays.
+const LOWEST_FEE: u32 = 253;
+
 impl FeeEstimator for Fees {
-    fn get_est_sat_per_1000_weight(&self, _: ConfirmationTarget) -> u32 {
-        253
+    fn get_est_sat_per_1000_weight(&self, target: ConfirmationTarget) -> u32 {
+        match target {
+            ConfirmationTarget::MinAllowedAnchorChannelRemoteFee
+            | ConfirmationTarget::MinAllowedNonAnchorChannelRemoteFee => LOWEST_FEE,
+            _ => LND_FEE,
+        }
     }
 }
 
@@ -38,30 +42,6 @@ impl FeeEstimator for Fees {
 ///
 /// LDK's trait for it is implemented in the module of each version, its method differs.
 pub struct Broadcaster;
-
-/// Keeps channel monitors nowhere but in memory: a node with channels does not outlive its process.
-pub struct InMemory;
-
-impl Persist<InMemorySigner> for InMemory {
-    fn persist_new_channel(
-        &self,
-        _: MonitorName,
-        _: &ChannelMonitor<InMemorySigner>,
-    ) -> ChannelMonitorUpdateStatus {
-        ChannelMonitorUpdateStatus::Completed
-    }
-
-    fn update_persisted_channel(
-        &self,
-        _: MonitorName,
-        _: Option<&ChannelMonitorUpdate>,
-        _: &ChannelMonitor<InMemorySigner>,
-    ) -> ChannelMonitorUpdateStatus {
-        ChannelMonitorUpdateStatus::Completed
-    }
-
-    fn archive_persisted_channel(&self, _: MonitorName) {}
-}
 
 /// What a [`Broadcaster`] does.
 pub fn report_transactions<'a>(transactions: impl Iterator<Item = &'a Transaction>) {

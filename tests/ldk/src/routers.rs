@@ -1,4 +1,4 @@
-//! Where paths come from: message paths from LDK's own routers, payment paths made up.
+//! Where paths come from: LDK's own routers, and made-up payment paths for those who have no channel.
 
 use crate::plumbing::Log;
 use crate::presence::Presence;
@@ -13,10 +13,12 @@ use lightning::onion_message::messenger::{
     DefaultMessageRouter, Destination, MessageRouter, NodeIdMessageRouter, OnionMessagePath,
 };
 use lightning::routing::gossip::NetworkGraph;
+use lightning::routing::router::DefaultRouter;
+use lightning::routing::scoring::FixedPenaltyScorer;
 use lightning::sign::{KeysManager, ReceiveAuthKey};
 use lightning::types::features::BlindedHopFeatures;
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// The graph as the routers and the gossip share it.
 pub type Graph = Arc<NetworkGraph<Arc<Log>>>;
@@ -97,11 +99,22 @@ impl MessageRouter for MessagePaths {
     }
 }
 
-/// Payment paths without channels: enough for invoices that nobody really pays.
+/// LDK's router of payments. Nothing is learnt from what fails: no test pays over two routes.
+type Payments = DefaultRouter<
+    Graph,
+    Arc<Log>,
+    Arc<KeysManager>,
+    Arc<Mutex<FixedPenaltyScorer>>,
+    (),
+    FixedPenaltyScorer,
+>;
+
+/// LDK's own payment paths; without channels, made-up ones: enough for invoices that nobody really pays.
 ///
-/// LDK's trait for it is implemented in the module of each version, its methods differ. A test
-/// with real payments puts LDK's own router in here.
+/// LDK's trait for it is implemented in the module of each version, its methods differ.
 pub struct PaymentPaths {
+    /// For those who have channels.
+    pub real: Payments,
     /// Who is there: the first one is made the introduction node.
     pub presence: Arc<Presence>,
     /// Random numbers for the blinding.
@@ -109,6 +122,17 @@ pub struct PaymentPaths {
 }
 
 impl PaymentPaths {
+    /// Over the channels that gossip tells of, and our own.
+    pub fn new(graph: Graph, presence: Arc<Presence>, keys: Arc<KeysManager>) -> Self {
+        let scorer = Arc::new(Mutex::new(FixedPenaltyScorer::with_penalty(0)));
+        let real = Payments::new(graph, Arc::new(Log), keys.clone(), scorer, ());
+        Self {
+            real,
+            presence,
+            keys,
+        }
+    }
+
     /// A hop at the first connected peer, over a channel that does not exist.
     pub fn made_up_hop(&self) -> Result<PaymentForwardNode, ()> {
         Ok(PaymentForwardNode {

@@ -9,14 +9,11 @@
 //! The first four are answered with `asked`, and in time with an `event` of LDK's; the last one with
 //! `validated`.
 
-use crate::node::{Manager, Node};
-use crate::plumbing::Broadcaster;
+use crate::liquidity::{liquidity, Liquidity};
+use crate::node::Node;
 use crate::report::{hex, out, shortened, variant};
-use crate::store::Store;
 use crate::validator::{validate, Notification};
 use bitcoin::secp256k1::PublicKey;
-use lightning::chain::Filter;
-use lightning::sign::KeysManager;
 use lightning_liquidity::events::LiquidityEvent;
 use lightning_liquidity::lsps0::event::LSPS0ClientEvent;
 use lightning_liquidity::lsps0::ser::LSPSRequestId;
@@ -24,22 +21,10 @@ use lightning_liquidity::lsps5::client::LSPS5ClientConfig;
 use lightning_liquidity::lsps5::event::LSPS5ClientEvent;
 use lightning_liquidity::lsps5::msgs::LSPS5Error;
 use lightning_liquidity::lsps5::validator::LSPS5Validator;
-use lightning_liquidity::utils::time::DefaultTimeProvider;
-use lightning_liquidity::{LiquidityClientConfig, LiquidityManagerSync};
+use lightning_liquidity::LiquidityClientConfig;
 use serde_json::{json, Value};
 use std::str::FromStr;
 use std::sync::Arc;
-
-/// LDK's handler of all LSPS protocols.
-pub type Liquidity = LiquidityManagerSync<
-    Arc<KeysManager>,
-    Arc<KeysManager>,
-    Arc<Manager>,
-    Arc<dyn Filter + Send + Sync>,
-    Arc<Store>,
-    DefaultTimeProvider,
-    Arc<Broadcaster>,
->;
 
 /// The client, and the validator that remembers the signatures it has seen.
 pub struct Lsps {
@@ -55,17 +40,7 @@ impl Lsps {
             lsps2_client_config: None,
             lsps5_client_config: Some(LSPS5ClientConfig::default()),
         };
-        let made = Liquidity::new(
-            node.keys.clone(),
-            node.keys.clone(),
-            node.manager.clone(),
-            None,
-            None,
-            Arc::new(Store::default()),
-            Arc::new(Broadcaster),
-            None,
-            Some(client),
-        );
+        let made = liquidity(node, client);
         let liquidity = Arc::new(made.map_err(|error| error.to_string())?);
         node.presence.attach(liquidity.clone(), node.wake.clone())?;
         let validator = LSPS5Validator::new();

@@ -1,4 +1,4 @@
-//! The peer of LDK 0.2 in `../../src`, with LDK's LSPS0 and LSPS5 client beside it, and LDK's
+//! The peer in `../../src`, with LDK's LSPS0 and LSPS5 client beside it, and LDK's
 //! validator of notifications.
 //!
 //! A line on stdin that starts with `{` is a command for these two (see `lsps.rs`); any other line
@@ -7,6 +7,31 @@
 //!
 //! The peer's modules are compiled as they are, but for one: `presence.rs`, LDK's handler of
 //! custom messages, is our own here. It has the same interface, and LSPS behind it.
+//!
+//! One source for two versions of LDK, as the peer; what differs between them in LSPS is in
+//! `liquidity_0_2.rs` and `liquidity_0_3.rs`.
+
+#[cfg(not(any(feature = "ldk-0_2", feature = "ldk-0_3")))]
+compile_error!("choose one: --features ldk-0_2 or --features ldk-0_3");
+#[cfg(all(feature = "ldk-0_2", feature = "ldk-0_3"))]
+compile_error!("ldk-0_2 and ldk-0_3 do not go together");
+
+#[cfg(feature = "ldk-0_2")]
+extern crate lightning02 as lightning;
+#[cfg(feature = "ldk-0_3")]
+extern crate lightning03 as lightning;
+#[cfg(feature = "ldk-0_2")]
+extern crate lightning_liquidity02 as lightning_liquidity;
+#[cfg(feature = "ldk-0_3")]
+extern crate lightning_liquidity03 as lightning_liquidity;
+#[cfg(feature = "ldk-0_2")]
+extern crate lightning_net_tokio02 as lightning_net_tokio;
+#[cfg(feature = "ldk-0_3")]
+extern crate lightning_net_tokio03 as lightning_net_tokio;
+#[cfg(feature = "ldk-0_2")]
+extern crate lightning_persister02 as lightning_persister;
+#[cfg(feature = "ldk-0_3")]
+extern crate lightning_persister03 as lightning_persister;
 
 #[path = "../../src/clock.rs"]
 mod clock;
@@ -18,8 +43,18 @@ mod describe;
 mod events;
 #[path = "../../src/handlers.rs"]
 mod handlers;
+#[cfg(feature = "ldk-0_2")]
 #[path = "../../src/ldk_0_2.rs"]
 mod ldk;
+#[cfg(feature = "ldk-0_3")]
+#[path = "../../src/ldk_0_3.rs"]
+mod ldk;
+#[cfg(feature = "ldk-0_2")]
+#[path = "liquidity_0_2.rs"]
+mod liquidity;
+#[cfg(feature = "ldk-0_3")]
+#[path = "liquidity_0_3.rs"]
+mod liquidity;
 mod lsps;
 #[path = "../../src/net.rs"]
 mod net;
@@ -38,6 +73,7 @@ mod routers;
 mod server;
 #[path = "../../src/settings.rs"]
 mod settings;
+#[path = "../../src/store.rs"]
 mod store;
 mod validator;
 

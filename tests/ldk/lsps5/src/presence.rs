@@ -1,7 +1,7 @@
 //! LDK's handler of custom messages: who is connected, as in the peer's module of this name, and
 //! LSPS, whose JSON is reported as it goes out and as it comes in.
 
-use crate::lsps::Liquidity;
+use crate::liquidity::Liquidity;
 use crate::report::{hex, out};
 use bitcoin::secp256k1::PublicKey;
 use lightning::ln::msgs::{DecodeError, Init, LightningError};

@@ -1,21 +1,42 @@
-//! What LDK wants to keep of LSPS: in memory, and gone with the process, as a client needs none of it.
+//! What LDK keeps: in files, or in memory and gone with the process.
 
 use lightning::io::{Error, ErrorKind};
 use lightning::util::persist::KVStoreSync;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+/// LDK's key-value store. Monitors are written by LDK itself, at each change of a channel.
+pub type Store = Arc<dyn KVStoreSync + Send + Sync>;
+
+/// The store in that folder, which need not be there yet; without one, a store in memory.
+pub fn open(folder: Option<&Path>) -> Store {
+    match folder {
+        Some(folder) => Arc::new(crate::ldk::FilesystemStore::new(folder.into())),
+        None => Arc::new(InMemory::default()),
+    }
+}
+
+/// What was written under a key, if anything was.
+pub fn stored(store: &Store, primary: &str, key: &str) -> Result<Option<Vec<u8>>, String> {
+    match store.read(primary, "", key) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
 
 type Key = (String, String, String);
 
-/// LDK's key-value store.
+/// A store for nodes that need not outlive their process.
 #[derive(Default)]
-pub struct Store(Mutex<BTreeMap<Key, Vec<u8>>>);
+pub struct InMemory(Mutex<BTreeMap<Key, Vec<u8>>>);
 
 fn at(primary: &str, secondary: &str, key: &str) -> Key {
     (primary.into(), secondary.into(), key.into())
 }
 
-impl KVStoreSync for Store {
+impl KVStoreSync for InMemory {
     fn read(&self, primary: &str, secondary: &str, key: &str) -> Result<Vec<u8>, Error> {
         let kept = self.0.lock().unwrap();
         kept.get(&at(primary, secondary, key))
