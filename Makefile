@@ -1,16 +1,18 @@
 # Every target sets up what it needs: Python 3.11 or later is enough for all but `test-real`
-# and `demo LND=native|custom`, which build a real LND with Go, and `test-ldk` and `test-wake`, which
-# build LDK peers with Rust as well.
+# and `demo LND=native|custom`, which build a real LND with Go, and `test-ldk`, `test-wake`, `test-settle`
+# and `demo PAY=1`, which build LDK peers with Rust as well.
 PYTHON ?= python3
-LND ?= simulated
+# A payment needs a real LND.
+LND ?= $(if $(filter-out 0,$(PAY)),native,simulated)
+PICTURE ?= docs/demo.svg
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-real test-ldk test-wake lint lint-rust demo protos clean
+.PHONY: test test-real test-ldk test-wake test-settle lint lint-rust demo picture protos clean
 
 test: lint
-	$(BIN)/pytest -n auto --dist worksteal -m "not real and not ldk and not wake"
+	$(BIN)/pytest -n auto --dist worksteal -m "not real and not ldk and not wake and not settle"
 
 # Built before pytest, whose time limit is for tests.
 test-real: $(READY)
@@ -27,6 +29,11 @@ test-wake: $(READY)
 	$(BIN)/python -m tests.ldk.build
 	$(BIN)/pytest -m wake
 
+test-settle: $(READY)
+	$(BIN)/python -m tests.lnd.build
+	$(BIN)/python -m tests.ldk.build
+	$(BIN)/pytest -m settle
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,7 +43,12 @@ lint-rust: $(READY)
 	$(BIN)/python -m tests.ldk.build lint
 
 demo: $(READY)
-	$(BIN)/python -m tests.demo --lnd $(LND)
+	$(BIN)/python -m tests.demo --lnd $(LND)$(if $(filter-out 0,$(PAY)), --pay)
+
+# A run of the demo, as the README shows it.
+picture: $(READY)
+	$(BIN)/python -m tests.demo.picture $(PICTURE) --prompt "make demo LND=$(LND)$(if $(PAY), PAY=$(PAY))" \
+	  -- $(MAKE) --silent --no-print-directory demo LND=$(LND) $(if $(PAY),PAY=$(PAY))
 
 protos: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python protos/generate.py
