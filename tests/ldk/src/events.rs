@@ -98,6 +98,7 @@ pub fn channel(details: &ChannelDetails) -> Value {
         "announced": details.is_announced,
         "outbound_msat": details.outbound_capacity_msat,
         "inbound_msat": details.inbound_capacity_msat,
+        "inbound_htlcs": details.pending_inbound_htlcs.len(),
     })
 }
 
