@@ -388,7 +388,7 @@ class Sidecar:
 
     def _wait_for_macaroon(self, why: BaseException) -> None:
         """Say what is missing, once: each kind of LND has calls of its own."""
-        if isinstance(why, BaseExceptionGroup):
+        while isinstance(why, BaseExceptionGroup):
             why = why.exceptions[0]
         if str(why) != self._refusal:
             self._refusal = str(why)

@@ -287,9 +287,13 @@ async def test_a_reader_that_has_seen_enough_is_no_fault(served: Served) -> None
 
 async def test_ctrl_c_is_exit_130(shell: Shell) -> None:
     """While a command waits for a server: no traceback, no line."""
-    connected = asyncio.Event()
-    path = shell.make_socket_path()
-    silent = await asyncio.start_unix_server(lambda _reader, _writer: connected.set(), path)
+    connected, kept = asyncio.Event(), []
+
+    def keep(*connection: object) -> None:
+        kept.append(connection)  # or it would be closed whenever memory is tidied up
+        connected.set()
+
+    silent = await asyncio.start_unix_server(keep, shell.make_socket_path())
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "sidecar", "status"),
         stderr=asyncio.subprocess.PIPE,

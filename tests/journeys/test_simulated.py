@@ -18,6 +18,8 @@ from tests.harness.sim_lnd import SimulatedLnd
 from tests.harness.stage import Stage
 from tests.harness.story import a_sleeping_wallet_is_served
 
+SUBSCRIBE = "/lnrpc.Lightning/SubscribeOnionMessages"
+
 
 @pytest.fixture(params=["native", "custom"])
 async def lnd(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SimulatedLnd]:
@@ -113,6 +115,17 @@ async def test_an_upgrade_of_lnd_under_the_running_sidecar_is_served_and_stopped
         assert await sidecar.stop() == 0
 
 
+@pytest.mark.parametrize("lnd", ["native"], indirect=True)
+async def test_at_the_start_a_macaroon_that_lacks_the_stream_ends_it(
+    lnd: SimulatedLnd, tmp_path: Path
+) -> None:
+    """It was baked for another kind of LND: nothing would ever come, and waiting would hide that."""
+    lnd.denied = {SUBSCRIBE}
+    async with SidecarProcess.started(tmp_path / "sidecar", lnd) as sidecar, asyncio.timeout(20):
+        assert await sidecar.wait() == 1
+        assert SUBSCRIBE in sidecar.lines[-1]
+
+
 @pytest.mark.parametrize("lnd", ["custom"], indirect=True)
 async def test_after_an_upgrade_the_sidecar_waits_for_its_new_macaroon(
     lnd: SimulatedLnd, sidecar: SidecarProcess
@@ -120,10 +133,12 @@ async def test_after_an_upgrade_the_sidecar_waits_for_its_new_macaroon(
     """A macaroon of LND 0.20's does not allow what 0.21 has: said once, and mended without a restart."""
     stage = Stage(lnd)
     offer, _, _ = await (await stage.wallet(sidecar, "alice")).set_up()
-    lnd.denied = {"/lnrpc.Lightning/SubscribeOnionMessages"}
+    lnd.denied = {SUBSCRIBE}
     await lnd.restart("native")
     line = await sidecar.line(lambda line: "waiting for another macaroon" in line)
-    assert "SubscribeOnionMessages" in line
+    assert SUBSCRIBE in line
+    async with asyncio.timeout(20):
+        await lnd.until_called("SubscribeOnionMessages", lnd.called["SubscribeOnionMessages"] + 1)
     lnd.denied.clear()
     await sidecar.line(lambda line: " ready: " in line and "native" in line)
     await (await stage.payer()).get_invoice(offer)
