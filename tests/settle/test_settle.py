@@ -7,7 +7,7 @@ import pytest
 from tests.harness.events import Event
 from tests.harness.waking import check_signature
 from tests.settle.ledger import Finding
-from tests.settle.pair import APP, HELD, RELEASE, SMALL_PACKET, Pair, all_of
+from tests.settle.pair import APP, HELD, RELEASE, REQUEST, SMALL_PACKET, Pair, all_of
 from tests.settle.town import Town
 
 pytestmark = [pytest.mark.settle, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
@@ -57,12 +57,14 @@ async def test_a_wallet_that_the_operator_registered_is_woken_and_paid(shared_to
 
 
 async def test_a_payer_behind_a_hub_pays_a_sleeping_wallet(shared_town: Town) -> None:
-    """Its only channel is to another node, which told it the graph: two hops, and sciddir reply paths."""
+    """Its only channel is to another node, which told it the graph: two hops; LDK 0.2 writes sciddirs."""
 
     async def play(pair: Pair) -> Finding:
         await pair.far_payer.connect(pair.town.lnd.node_id, pair.payer_way.port)
         await pair.sleep()
         payment = await pair.pay(payer=pair.far_payer)
+        asked = await pair.far_payer.sent(REQUEST, since=payment.since)
+        assert (asked["reply_path"]["intro"] == "sciddir") == (pair.payer.version == "0.2")
         woken_at = await pair.told()
         await pair.wake()
         return await pair.settled(payment, woken_at)
