@@ -301,6 +301,8 @@ async def test_ctrl_c_is_exit_130(shell: Shell) -> None:
         env={"HOME": str(shell.home), "PYTHONPATH": str(ROOT)},
     )
     await asked.wait()
+    # Until gRPC has begun the call and waits for its answer: nothing tells that.
+    await asyncio.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, err = await asyncio.wait_for(process.communicate(), 20)
     assert (process.returncode, err) == (130, b"")

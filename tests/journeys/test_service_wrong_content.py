@@ -148,6 +148,11 @@ async def test_offer_paths_request_with_an_unknown_odd_type_is_answered(odd: byt
         assert (await wallet.receive_offer_paths()).slot == 0
 
 
+def wrongly_signed(message: bytes) -> bytes:
+    """The same with another signature, which is what it ends with."""
+    return message[:-1] + bytes([message[-1] ^ 1])
+
+
 def serve_records(cast: Cast) -> dict[int, bytes]:
     """A good serve_static_invoice's records."""
     return {0: cast.invoice, 2: paths.encode_path(cast.alice.forward_path)}
@@ -181,7 +186,7 @@ SERVES: dict[str, tuple[Callable[[Cast], dict[int, bytes]], str]] = {
     "invoice of nothing": (lambda cast: serve_records(cast) | {0: b""}, "bad-static-invoice"),
     "invoice truncated": (lambda cast: serve_records(cast) | {0: cast.invoice[:-1]}, "bad-static-invoice"),
     "invoice with a wrong signature": (
-        lambda cast: serve_records(cast) | {0: cast.invoice[:-1] + bytes([cast.invoice[-1] ^ 1])},
+        lambda cast: serve_records(cast) | {0: wrongly_signed(cast.invoice)},
         "bad-signature",
     ),
     "invoice too large": (lambda cast: serve_records(cast) | {0: bytes(5_121)}, "invoice-too-large"),
@@ -215,7 +220,7 @@ REQUESTS: dict[str, tuple[Callable[[Cast], bytes], str]] = {
         lambda cast: make_invoice_request(cast.offer, extra={92: b""}),
         "bad-invoice-request",
     ),
-    "wrong signature": (lambda cast: make_invoice_request(cast.offer)[:-1] + b"\0", "bad-signature"),
+    "wrong signature": (lambda cast: wrongly_signed(make_invoice_request(cast.offer)), "bad-signature"),
     "another offer of the same paths": (
         lambda cast: make_invoice_request(
             offers.read_offer_fields(cast.offer.records | {offers.OFFER_ISSUER: b"mallory"})
