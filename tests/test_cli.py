@@ -10,6 +10,7 @@ import tempfile
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,8 @@ async def test_ctrl_c_is_exit_130(shell: Shell) -> None:
         *(sys.executable, "-m", "sidecar", "status"),
         stderr=asyncio.subprocess.PIPE,
         env={"HOME": str(shell.home), "PYTHONPATH": str(ROOT)},
+        # A shell's jobs in the background ignore Ctrl-C, and so would what these tests start there.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     await asked.wait()
     # Until gRPC has begun the call and waits for its answer: nothing tells that.
