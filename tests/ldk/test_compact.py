@@ -48,7 +48,8 @@ class Served:
         await self.regtest.fund({self.lnd: 1})
         await self.regtest.confirm([await open_channel(self.lnd, wallet.node_id, private=True)])
         self.regtest.followers.remove(wallet.block)
-        await wallet.named("channel_ready")
+        # LDK makes no invoice over a channel before its peer has told the fees for it.
+        await wallet.payable()
         await wallet.knows(self.lnd.node_id)
         channel = (await wallet.channels())[0]
         assert (channel["inbound_alias"] is not None) == self.aliases
