@@ -98,10 +98,7 @@ class Told:
         notification = await self.pair.push.next(STORY_TIMEOUT)
         method = check_signature(self.town.lnd.node_id, notification)
         assert method == expected, f"{method} came, and not {expected}"
-        stamp, signature = (notification.headers[f"x-lsps5-{name}"] for name in ("timestamp", "signature"))
-        verdict = await self.pair.wallet.validate(
-            self.town.lnd.node_id, stamp, signature, notification.body.decode()
-        )
+        verdict = await self.pair.wallet.verdict_of(self.town.lnd.node_id, notification)
         assert verdict.method == method, verdict
         self.tell.say("push", f"receives {method}, signed by LND: LDK's validator takes it")
 

@@ -20,6 +20,7 @@ from tests.harness.events import WAIT_SECONDS, Event
 from tests.harness.ldk import LdkPeer
 from tests.harness.lnd_process import LndProcess
 from tests.harness.noise import new_secret
+from tests.harness.push_service import Notification
 from tests.ldk import build
 
 LSPS_MESSAGE = 37913
@@ -133,6 +134,11 @@ class LdkLsps5(LdkPeer):
         if "timestamp" in answer:
             signed = signed_text(answer["timestamp"], answer["body"])
         return Verdict(answer.get("method"), answer.get("error"), signed)
+
+    async def verdict_of(self, node_id: bytes, notification: Notification) -> Verdict:
+        """Ask LDK's validator about a notification as it came."""
+        stamp, signature = (notification.headers[f"x-lsps5-{name}"] for name in ("timestamp", "signature"))
+        return await self.validate(node_id, stamp, signature, notification.body.decode())
 
     async def _request(self, success: str, timeout: float, **command: Any) -> Event:
         """One request at a time: an answer that LDK drops does not say which one it was for."""

@@ -62,12 +62,7 @@ class Woken:
         """The next notification's method: signed by LND, and accepted by LDK's own validator."""
         notification = await self.push.next(timeout)
         method = check_signature(self.lnd.node_id, notification)
-        verdict = await self.validator.validate(
-            self.lnd.node_id,
-            notification.headers["x-lsps5-timestamp"],
-            notification.headers["x-lsps5-signature"],
-            notification.body.decode(),
-        )
+        verdict = await self.validator.verdict_of(self.lnd.node_id, notification)
         assert verdict.ok, verdict
         assert verdict.method == method
         return method

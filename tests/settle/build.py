@@ -19,6 +19,7 @@ from tests.harness.push_service import PushService
 from tests.harness.redis_process import RedisProcess
 from tests.harness.relay import Relay
 from tests.harness.sidecar_process import SidecarProcess
+from tests.ldk.neighbourhood import announced
 from tests.settle.ledger import PAIRS, Ledger
 from tests.settle.pair import APP, Pair, all_of
 from tests.settle.town import Town
@@ -55,8 +56,8 @@ async def town(plan: Plan, folder: Path, ledger: Ledger) -> AsyncIterator[Town]:
         enter = stack.enter_async_context
         chain = await enter(Btcd(folder / "btcd"))
         regtest = await Regtest.begin(chain)
-        lnd = _announced(LndProcess(plan.kind, folder / "lnd", chain=chain, extra=plan.flags))
-        hub = _announced(LndProcess("native", folder / "hub", chain=chain)) if plan.far else None
+        lnd = announced(LndProcess(plan.kind, folder / "lnd", chain=chain, extra=plan.flags))
+        hub = announced(LndProcess("native", folder / "hub", chain=chain)) if plan.far else None
         lnds = [each for each in (lnd, hub) if each]
         for each in lnds:
             stack.push_async_callback(each.stop)
@@ -81,11 +82,6 @@ async def town(plan: Plan, folder: Path, ledger: Ledger) -> AsyncIterator[Town]:
         if plan.settled_in:
             await all_of(*(settle_in(pair, plan.slots) for pair in made.pairs))
         yield made
-
-
-def _announced(lnd: LndProcess) -> LndProcess:
-    lnd.extra.append(f"--externalip=127.0.0.1:{lnd.p2p_port}")
-    return lnd
 
 
 def _options(redis: RedisProcess, pushes: Sequence[PushService]) -> list[str]:

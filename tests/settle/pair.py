@@ -131,12 +131,7 @@ class Pair:
         notification = await self.push.next(timeout)
         at = time.monotonic()
         check_signature(self.town.lnd.node_id, notification)
-        verdict = await self.wallet.validate(
-            self.town.lnd.node_id,
-            notification.headers["x-lsps5-timestamp"],
-            notification.headers["x-lsps5-signature"],
-            notification.body.decode(),
-        )
+        verdict = await self.wallet.verdict_of(self.town.lnd.node_id, notification)
         assert verdict.ok, verdict
         return at
 
