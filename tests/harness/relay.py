@@ -64,6 +64,10 @@ class Relay(Running):
         self._up.release()
         self._down.release()
 
+    def release_down(self) -> None:
+        """Let flow again what LND sends; what was kept goes first."""
+        self._down.release()
+
     @property
     def held_up(self) -> int:
         """Bytes for LND that are kept now."""

@@ -96,6 +96,21 @@ async def test_holding_one_way_leaves_the_other_open(line: Line, way: Way) -> No
     assert await speaker.receive(13) == b"the other way"
 
 
+async def test_one_way_can_be_released_alone(line: Line) -> None:
+    """release_down lets flow what LND sends, and goes on keeping what is for LND."""
+    below, above = await line.pair("up")
+    line.relay.hold_up()
+    line.relay.hold_down()
+    await below.send(b"for LND")
+    await above.send(b"from LND")
+    await line.until_held("up", 7)
+    line.relay.release_down()
+    assert await below.receive(8) == b"from LND"
+    await above.gets_nothing()
+    line.relay.release()
+    assert await above.receive(7) == b"for LND"
+
+
 @both_ways
 async def test_a_sender_that_is_held_does_not_block(line: Line, way: Way) -> None:
     """All is read and kept, more than sockets take."""

@@ -73,6 +73,7 @@ class Town:
         for each in (self.lnd, self.redis, self.sidecar):
             if not each.running:
                 await each.start()
+        await self.until_served()
         for pair in self.pairs:
             pair.wallet_way.release()
             pair.payer_way.release()
