@@ -18,7 +18,7 @@ async def met_with_silence(node: Node) -> None:
             await node.link.receive_onion()
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 15) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 30) -> None:
     """Ask again until it holds, for what gives no event."""
     async with asyncio.timeout(timeout):
         while not await condition():  # noqa: ASYNC110 - another process's state: there is no event

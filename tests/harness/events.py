@@ -12,7 +12,8 @@ from typing import Any
 Event = dict[str, Any]
 Test = Callable[[Event], bool]
 
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 30.0
+"""Far more than anything takes: on a busy machine an LND needs 10 s to start."""
 
 
 class Events:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tests.harness.running import Running
 
 HOST = "127.0.0.1"
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 30.0
 _CHUNK = 65_536
 _ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER with no time at all: closing sends RST."""

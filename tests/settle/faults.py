@@ -72,7 +72,8 @@ class LndKilled(LndRestarted):
     """LND, with SIGKILL.
 
     An LND that is stopped in order while it updates a channel sends "internal error" (its issue 7628, open
-    since 0.16), and LDK closes the channel: no message of ours can help that.
+    since 0.16), and LDK closes the channel; so it goes where a peer has connected some milliseconds before
+    and its channel is not loaded yet. No message of ours can help that.
     """
 
     name = "LND killed"
@@ -81,4 +82,4 @@ class LndKilled(LndRestarted):
 
 FAULTS: tuple[type[Fault], ...] = (SidecarKilled, RedisKilled, LndRestarted)
 FAULTS_IN_PAYMENTS: tuple[type[Fault], ...] = (SidecarKilled, RedisKilled, LndKilled)
-"""While money moves."""
+"""While money moves, or peers connect."""

@@ -202,7 +202,7 @@ async def test_a_wallet_that_comes_while_something_is_down_is_paid(shared_town: 
     await town.each(f"{fault.name}: wallet comes", play)
 
 
-@AT
+@AT_PAYMENTS
 async def test_messages_that_are_being_handed_over_are_not_lost(shared_town: Town, fault: Fault) -> None:
     """The first wallet has its held_htlc_available: an answer that is lost now is asked for once more."""
     town = shared_town
