@@ -9,14 +9,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-real test-ldk test-wake test-settle lint lint-rust demo picture protos clean
+.PHONY: test test-real test-ldk test-wake test-settle lint lint-rust demo picture picture-top settings protos clean
 
 test: lint
-	$(BIN)/pytest -n auto --dist worksteal -m "not real and not ldk and not wake and not settle"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not real and not ldk and not wake and not settle"
 
 # Built before pytest, whose time limit is for tests.
 test-real: $(READY)
 	$(BIN)/python -m tests.lnd.build
+	$(BIN)/python -m tests.monitoring.build
 	$(BIN)/pytest -m real
 
 test-ldk: lint-rust
@@ -49,6 +50,14 @@ demo: $(READY)
 picture: $(READY)
 	$(BIN)/python -m tests.demo.picture $(PICTURE) --prompt "make demo LND=$(LND)$(if $(PAY), PAY=$(PAY))" \
 	  -- $(MAKE) --silent --no-print-directory demo LND=$(LND) $(if $(PAY),PAY=$(PAY))
+
+# A frame of `sidecar top`, as the README shows it.
+picture-top: $(READY)
+	$(BIN)/python -m tests.demo.top_picture docs/top.svg
+
+# The README's table of settings.
+settings: $(READY)
+	$(BIN)/python -m tests.settings_table
 
 protos: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python protos/generate.py

@@ -65,13 +65,22 @@ class GetInfoResponse(_message.Message):
     IDENTITY_PUBKEY_FIELD_NUMBER: _builtins.int
     ALIAS_FIELD_NUMBER: _builtins.int
     BLOCK_HEIGHT_FIELD_NUMBER: _builtins.int
+    SYNCED_TO_CHAIN_FIELD_NUMBER: _builtins.int
+    URIS_FIELD_NUMBER: _builtins.int
+    BEST_HEADER_TIMESTAMP_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CHAINS_FIELD_NUMBER: _builtins.int
+    SYNCED_TO_GRAPH_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
     identity_pubkey: _builtins.str
     alias: _builtins.str
     block_height: _builtins.int
+    synced_to_chain: _builtins.bool
+    best_header_timestamp: _builtins.int
     version: _builtins.str
+    synced_to_graph: _builtins.bool
+    @_builtins.property
+    def uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def chains(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chain]: ...
     @_builtins.property
@@ -82,13 +91,17 @@ class GetInfoResponse(_message.Message):
         identity_pubkey: _builtins.str = ...,
         alias: _builtins.str = ...,
         block_height: _builtins.int = ...,
+        synced_to_chain: _builtins.bool = ...,
+        uris: _abc.Iterable[_builtins.str] | None = ...,
+        best_header_timestamp: _builtins.int = ...,
         version: _builtins.str = ...,
         chains: _abc.Iterable[Global___Chain] | None = ...,
+        synced_to_graph: _builtins.bool = ...,
         features: _abc.Mapping[_builtins.int, Global___Feature] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "block_height", b"block_height", "chains", b"chains", "features", b"features", "identity_pubkey", b"identity_pubkey", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias", b"alias", "best_header_timestamp", b"best_header_timestamp", "block_height", b"block_height", "chains", b"chains", "features", b"features", "identity_pubkey", b"identity_pubkey", "synced_to_chain", b"synced_to_chain", "synced_to_graph", b"synced_to_graph", "uris", b"uris", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -655,6 +668,70 @@ class SignMessageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SignMessageResponse: _TypeAlias = SignMessageResponse  # noqa: Y015
+
+@_typing.final
+class MacaroonPermission(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    entity: _builtins.str
+    action: _builtins.str
+    def __init__(
+        self,
+        *,
+        entity: _builtins.str = ...,
+        action: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "entity", b"entity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MacaroonPermission: _TypeAlias = MacaroonPermission  # noqa: Y015
+
+@_typing.final
+class CheckMacPermRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MACAROON_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    macaroon: _builtins.bytes
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___MacaroonPermission]: ...
+    def __init__(
+        self,
+        *,
+        macaroon: _builtins.bytes = ...,
+        permissions: _abc.Iterable[Global___MacaroonPermission] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["macaroon", b"macaroon", "permissions", b"permissions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckMacPermRequest: _TypeAlias = CheckMacPermRequest  # noqa: Y015
+
+@_typing.final
+class CheckMacPermResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALID_FIELD_NUMBER: _builtins.int
+    valid: _builtins.bool
+    def __init__(
+        self,
+        *,
+        valid: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["valid", b"valid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckMacPermResponse: _TypeAlias = CheckMacPermResponse  # noqa: Y015
 
 @_typing.final
 class SubscribeOnionMessagesRequest(_message.Message):

@@ -79,6 +79,11 @@ class LightningStub:
                 request_serializer=sidecar_dot_rpc_dot_lightning__pb2.SignMessageRequest.SerializeToString,
                 response_deserializer=sidecar_dot_rpc_dot_lightning__pb2.SignMessageResponse.FromString,
                 _registered_method=True)
+        self.CheckMacaroonPermissions = channel.unary_unary(
+                '/lnrpc.Lightning/CheckMacaroonPermissions',
+                request_serializer=sidecar_dot_rpc_dot_lightning__pb2.CheckMacPermRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_lightning__pb2.CheckMacPermResponse.FromString,
+                _registered_method=True)
         self.SubscribeOnionMessages = channel.unary_stream(
                 '/lnrpc.Lightning/SubscribeOnionMessages',
                 request_serializer=sidecar_dot_rpc_dot_lightning__pb2.SubscribeOnionMessagesRequest.SerializeToString,
@@ -158,6 +163,13 @@ class LightningServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckMacaroonPermissions(self, request, context):
+        """Not in the sidecar's recipe: only a macaroon that allows more than that may call it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SubscribeOnionMessages(self, request, context):
         """LND 0.21 and later: onion messages that LND handles itself.
         """
@@ -231,6 +243,11 @@ def add_LightningServicer_to_server(servicer, server):
                     servicer.SignMessage,
                     request_deserializer=sidecar_dot_rpc_dot_lightning__pb2.SignMessageRequest.FromString,
                     response_serializer=sidecar_dot_rpc_dot_lightning__pb2.SignMessageResponse.SerializeToString,
+            ),
+            'CheckMacaroonPermissions': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckMacaroonPermissions,
+                    request_deserializer=sidecar_dot_rpc_dot_lightning__pb2.CheckMacPermRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_lightning__pb2.CheckMacPermResponse.SerializeToString,
             ),
             'SubscribeOnionMessages': grpc.unary_stream_rpc_method_handler(
                     servicer.SubscribeOnionMessages,
@@ -496,6 +513,33 @@ class Lightning:
             '/lnrpc.Lightning/SignMessage',
             sidecar_dot_rpc_dot_lightning__pb2.SignMessageRequest.SerializeToString,
             sidecar_dot_rpc_dot_lightning__pb2.SignMessageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckMacaroonPermissions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lnrpc.Lightning/CheckMacaroonPermissions',
+            sidecar_dot_rpc_dot_lightning__pb2.CheckMacPermRequest.SerializeToString,
+            sidecar_dot_rpc_dot_lightning__pb2.CheckMacPermResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class LightningStub:
     DisconnectPeer: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.DisconnectPeerRequest, _lightning_pb2.DisconnectPeerResponse]
     SubscribePeerEvents: _grpc.UnaryStreamMultiCallable[_lightning_pb2.PeerEventSubscription, _lightning_pb2.PeerEvent]
     SignMessage: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.SignMessageRequest, _lightning_pb2.SignMessageResponse]
+    CheckMacaroonPermissions: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.CheckMacPermRequest, _lightning_pb2.CheckMacPermResponse]
+    """Not in the sidecar's recipe: only a macaroon that allows more than that may call it."""
     SubscribeOnionMessages: _grpc.UnaryStreamMultiCallable[_lightning_pb2.SubscribeOnionMessagesRequest, _lightning_pb2.OnionMessageUpdate]
     """LND 0.21 and later: onion messages that LND handles itself."""
     SendOnionMessage: _grpc.UnaryUnaryMultiCallable[_lightning_pb2.SendOnionMessageRequest, _lightning_pb2.SendOnionMessageResponse]
@@ -62,6 +64,8 @@ class LightningAsyncStub(LightningStub):
     DisconnectPeer: _aio.UnaryUnaryMultiCallable[_lightning_pb2.DisconnectPeerRequest, _lightning_pb2.DisconnectPeerResponse]  # type: ignore[assignment]
     SubscribePeerEvents: _aio.UnaryStreamMultiCallable[_lightning_pb2.PeerEventSubscription, _lightning_pb2.PeerEvent]  # type: ignore[assignment]
     SignMessage: _aio.UnaryUnaryMultiCallable[_lightning_pb2.SignMessageRequest, _lightning_pb2.SignMessageResponse]  # type: ignore[assignment]
+    CheckMacaroonPermissions: _aio.UnaryUnaryMultiCallable[_lightning_pb2.CheckMacPermRequest, _lightning_pb2.CheckMacPermResponse]  # type: ignore[assignment]
+    """Not in the sidecar's recipe: only a macaroon that allows more than that may call it."""
     SubscribeOnionMessages: _aio.UnaryStreamMultiCallable[_lightning_pb2.SubscribeOnionMessagesRequest, _lightning_pb2.OnionMessageUpdate]  # type: ignore[assignment]
     """LND 0.21 and later: onion messages that LND handles itself."""
     SendOnionMessage: _aio.UnaryUnaryMultiCallable[_lightning_pb2.SendOnionMessageRequest, _lightning_pb2.SendOnionMessageResponse]  # type: ignore[assignment]
@@ -132,6 +136,14 @@ class LightningServicer(metaclass=_abc_1.ABCMeta):
         request: _lightning_pb2.SignMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lightning_pb2.SignMessageResponse, _abc.Awaitable[_lightning_pb2.SignMessageResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CheckMacaroonPermissions(
+        self,
+        request: _lightning_pb2.CheckMacPermRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lightning_pb2.CheckMacPermResponse, _abc.Awaitable[_lightning_pb2.CheckMacPermResponse]]:
+        """Not in the sidecar's recipe: only a macaroon that allows more than that may call it."""
 
     @_abc_1.abstractmethod
     def SubscribeOnionMessages(

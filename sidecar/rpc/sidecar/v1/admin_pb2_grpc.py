@@ -54,6 +54,21 @@ class AdminStub:
                 request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RotateClientRequest.SerializeToString,
                 response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RotateClientResponse.FromString,
                 _registered_method=True)
+        self.UpdateClient = channel.unary_unary(
+                '/sidecar.v1.Admin/UpdateClient',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.UpdateClientRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.UpdateClientResponse.FromString,
+                _registered_method=True)
+        self.PauseClient = channel.unary_unary(
+                '/sidecar.v1.Admin/PauseClient',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseClientRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseClientResponse.FromString,
+                _registered_method=True)
+        self.ResumeClient = channel.unary_unary(
+                '/sidecar.v1.Admin/ResumeClient',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ResumeClientRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ResumeClientResponse.FromString,
+                _registered_method=True)
         self.RevokeClient = channel.unary_unary(
                 '/sidecar.v1.Admin/RevokeClient',
                 request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RevokeClientRequest.SerializeToString,
@@ -73,6 +88,16 @@ class AdminStub:
                 '/sidecar.v1.Admin/SetTimestamps',
                 request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsRequest.SerializeToString,
                 response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsResponse.FromString,
+                _registered_method=True)
+        self.ListMail = channel.unary_unary(
+                '/sidecar.v1.Admin/ListMail',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListMailRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListMailResponse.FromString,
+                _registered_method=True)
+        self.DryRun = channel.unary_unary(
+                '/sidecar.v1.Admin/DryRun',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DryRunRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DryRunResponse.FromString,
                 _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/sidecar.v1.Admin/GetStatus',
@@ -111,6 +136,27 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateClient(self, request, context):
+        """Changes what the client may use; what it has beyond its new limits stays until it is replaced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseClient(self, request, context):
+        """Serves nothing for the client, and keeps all that it has, until it is resumed.
+        FAILED_PRECONDITION when it is revoked; for ResumeClient too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeClient(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeClient(self, request, context):
         """Serves nothing for the client any more; its name and record stay.
         """
@@ -135,6 +181,20 @@ class AdminServicer:
 
     def SetTimestamps(self, request, context):
         """How the client's notifications are dated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMail(self, request, context):
+        """What waits for the client, without what it says.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DryRun(self, request, context):
+        """What a payer of one of the client's offers would get now. NOT_FOUND for an empty slot too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -169,6 +229,21 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RotateClientRequest.FromString,
                     response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RotateClientResponse.SerializeToString,
             ),
+            'UpdateClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateClient,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.UpdateClientRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.UpdateClientResponse.SerializeToString,
+            ),
+            'PauseClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseClient,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseClientRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseClientResponse.SerializeToString,
+            ),
+            'ResumeClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeClient,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ResumeClientRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ResumeClientResponse.SerializeToString,
+            ),
             'RevokeClient': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeClient,
                     request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RevokeClientRequest.FromString,
@@ -188,6 +263,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.SetTimestamps,
                     request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsRequest.FromString,
                     response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsResponse.SerializeToString,
+            ),
+            'ListMail': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMail,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListMailRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListMailResponse.SerializeToString,
+            ),
+            'DryRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DryRun,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DryRunRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DryRunResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -314,6 +399,87 @@ class Admin:
             _registered_method=True)
 
     @staticmethod
+    def UpdateClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/UpdateClient',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.UpdateClientRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.UpdateClientResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/PauseClient',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseClientRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.PauseClientResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/ResumeClient',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ResumeClientRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ResumeClientResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RevokeClient(request,
             target,
             options=(),
@@ -411,6 +577,60 @@ class Admin:
             '/sidecar.v1.Admin/SetTimestamps',
             sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsRequest.SerializeToString,
             sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.SetTimestampsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/ListMail',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListMailRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ListMailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DryRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/DryRun',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DryRunRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DryRunResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -690,6 +910,127 @@ class Webhooks:
             '/sidecar.v1.Webhooks/RemoveWebhook',
             sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveWebhookRequest.SerializeToString,
             sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.RemoveWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class BackupStub:
+    """All that is kept, for another Redis.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Export = channel.unary_stream(
+                '/sidecar.v1.Backup/Export',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ExportRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ExportResponse.FromString,
+                _registered_method=True)
+        self.Import = channel.stream_unary(
+                '/sidecar.v1.Backup/Import',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ImportRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ImportResponse.FromString,
+                _registered_method=True)
+
+
+class BackupServicer:
+    """All that is kept, for another Redis.
+    """
+
+    def Export(self, request, context):
+        """One JSON object a line; the last line proves that it is whole (docs/operations.md).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Import(self, request_iterator, context):
+        """Nothing is written before all of it has been checked. FAILED_PRECONDITION when something is kept here
+        already, INVALID_ARGUMENT for what is no whole export, or another node's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_BackupServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ExportRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ExportResponse.SerializeToString,
+            ),
+            'Import': grpc.stream_unary_rpc_method_handler(
+                    servicer.Import,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ImportRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ImportResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'sidecar.v1.Backup', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('sidecar.v1.Backup', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Backup:
+    """All that is kept, for another Redis.
+    """
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sidecar.v1.Backup/Export',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ExportRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Import(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/sidecar.v1.Backup/Import',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ImportRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.ImportResponse.FromString,
             options,
             channel_credentials,
             insecure,
