@@ -1,116 +1,77 @@
-"""The sidecar's settings: read once from all their sources, checked, and frozen.
+"""Where settings come from: all sources, looked at in order, checked, and frozen.
 
 A setting is looked for on the command line, then in the environment, in the file that `--config`
-names, in `sidecar.toml` in the data directory, and last comes its default (options.py).
+names, in `sidecar.toml` in the data directory, and last comes its default (settings.py).
 """
 
 import difflib
 import os
+import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn
 
-from sidecar import options
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource, InitSettingsSource
+
 from sidecar.core.errors import ConfigError
-from sidecar.core.mailbox import MailLimits
-from sidecar.core.model import Quota, TimestampForm
-from sidecar.options import CONFIG, OPTIONS, IPNetwork, Option
+from sidecar.options import CONFIG, DATADIR, OPTIONS, PREFIX, Option, find
+from sidecar.settings import LimitSettings, Lsps5Settings, RedisSettings, Settings
 
-T = TypeVar("T")
+__all__ = [
+    "CONFIG_FILE",
+    "LimitSettings",
+    "Loaded",
+    "Loader",
+    "Lsps5Settings",
+    "Origin",
+    "RedisSettings",
+    "Settings",
+    "changes",
+    "load",
+    "shown",
+]
 
 CONFIG_FILE = "sidecar.toml"
 
 
 @dataclass(frozen=True, slots=True)
-class LndSettings:
-    """How LND is reached; `host` is host:port of its gRPC server."""
+class Origin:
+    """Where a setting's value came from; `place` is the flag, the variable or the file's path."""
 
-    host: str
-    tlspath: Path
-    macaroonpath: Path
+    kind: str
+    """flag, env, file or default"""
+    place: str = ""
+
+    def __str__(self) -> str:
+        kind = {"flag": "the flag", "env": "the environment variable", "file": "the file"}.get(self.kind)
+        return f"{kind} {self.place}" if kind else "the defaults"
+
+    @property
+    def short(self) -> str:
+        """In as few words as a table has room for: `env SIDECAR_LND_HOST`."""
+        return f"{self.kind} {self.place}".rstrip()
 
 
-@dataclass(frozen=True, slots=True)
-class RedisSettings:
-    """Where invoices are kept. No `url` means the embedded server in the data directory."""
-
-    url: str | None = field(repr=False)  # may hold a password
-    durability: str
-
-
-@dataclass(frozen=True, slots=True)
-class LimitSettings:
-    """Limits on what is answered: rates and their bursts in messages a second, others a minute."""
-
-    offer_rate: float
-    offer_burst: int
-    client_rate: float
-    client_burst: int
-    stores_per_minute: int
-    offer_paths_per_minute: int
+DEFAULT = Origin("default")
 
 
 @dataclass(frozen=True, slots=True)
-class Lsps5Settings:
-    """How clients are woken; `cooldown` in seconds."""
+class Loaded:
+    """Settings, where each came from (by name; the defaults are left out), and the files that were read."""
 
-    timestamps: TimestampForm
-    cooldown: int
-    max_webhooks: int
-    ports: frozenset[int]
-    private_networks: tuple[IPNetwork, ...]
-    cafile: Path | None
+    settings: Settings
+    origins: Mapping[str, Origin]
+    files: tuple[Path, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All settings. `network` is None when LND's own is taken; `paths_lifetime` is in seconds."""
-
-    datadir: Path
-    network: str | None
-    lnd: LndSettings
-    redis: RedisSettings
-    quota: Quota
-    paths_lifetime: int
-    limits: LimitSettings
-    mail: MailLimits
-    mail_total_bytes: int
-    lsps5: Lsps5Settings
-    loglevel: str
+    def origin(self, name: str) -> Origin:
+        """Where the setting of that name comes from."""
+        return self.origins.get(name, DEFAULT)
 
 
-# --- sources ------------------------------------------------------------------------------------
-
-
-class _Sources:
-    """The layers that an option is looked up in, first one wins."""
-
-    def __init__(self, flags: Mapping[str, str], environ: Mapping[str, str]) -> None:
-        # Unknown SIDECAR_… variables are let be: Kubernetes sets some for a service called `sidecar`.
-        # An empty one counts as not set, which is how compose files pass a variable nobody gave.
-        self._layers: list[tuple[Callable[[Option[Any]], str], Mapping[str, str]]] = [
-            (lambda option: f"the flag {option.flag}", flags),
-            (
-                lambda option: f"the environment variable {option.variable}",
-                {o.name: environ[o.variable] for o in (*OPTIONS, CONFIG) if environ.get(o.variable)},
-            ),
-        ]
-
-    def add_file(self, path: Path, values: Mapping[str, str]) -> None:
-        self._layers.append((lambda _option: f"the file {path}", values))
-
-    def find(self, option: Option[T]) -> T | None:
-        for source, values in self._layers:
-            if option.name in values:
-                return option.read(values[option.name], source(option))
-        return None
-
-    def get(self, option: Option[T]) -> T:
-        # None is also what `embedded` and an empty network mean: those are the defaults of their options.
-        found = self.find(option)
-        return option.read(option.default, "the defaults") if found is None else found
+# --- trees and flat tables ----------------------------------------------------------------------
 
 
 def _flat(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -121,49 +82,187 @@ def _flat(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, value
 
 
+def _tree(values: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, text in values.items():
+        group, _, rest = name.rpartition(".")
+        (tree.setdefault(group, {}) if group else tree)[rest] = text
+    return tree
+
+
+def shown(settings: Settings) -> dict[str, str]:
+    """Every setting by its name, as a text that reads back; secrets are hidden."""
+    return {name: str(value) for name, value in _flat(settings.model_dump())}
+
+
+def changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
+    """The names of what differs: those that can change at run time, and those that need a restart."""
+
+    def value(settings: Settings, option: Option[Any]) -> object:
+        found: object = settings
+        for part in option.name.split("."):
+            found = getattr(found, part)
+        return found
+
+    differ = [option for option in OPTIONS if value(old, option) != value(new, option)]
+    return (
+        [option.name for option in differ if option.reloadable],
+        [option.name for option in differ if not option.reloadable],
+    )
+
+
+# --- sources ------------------------------------------------------------------------------------
+
+
+class _Environment(EnvSettingsSource):
+    """The variables of our settings, out of any environment."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        # The library folds cases, and takes SIDECAR_LND_PORT, which Kubernetes sets for a service of
+        # that name, for a setting. An empty variable is how compose files pass one that nobody gave.
+        known = (option.variable for option in OPTIONS)
+        self._ours = {name.lower(): variables[name] for name in known if variables.get(name)}
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return self._ours
+
+
+# What others set under our prefix: Kubernetes for services whose names begin with `sidecar`, and the tests.
+_FOREIGN = re.compile(
+    r"SIDECAR_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_.*)"
+    r"|SIDECAR_(VECTORS.*|NO_SKIPS|CACHE)"
+)
+_NEAR = 0.8
+
+
+def _nearest(name: str, known: Iterable[str], least: float) -> str | None:
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=least)), None)
+
+
+def _check_variables(environ: Mapping[str, str]) -> None:
+    """Raises ConfigError for a variable that is nearly one of ours: a typo must not pass for a default."""
+    ours = [option.variable.removeprefix(PREFIX) for option in (*OPTIONS, CONFIG)]
+    for variable, text in environ.items():
+        name = variable.removeprefix(PREFIX)
+        if not text or name in ours or name == variable or _FOREIGN.fullmatch(variable):
+            continue
+        if near := _nearest(name, ours, _NEAR):
+            raise ConfigError(f"{variable!r}: unknown environment variable: did you mean {PREFIX}{near}?")
+
+
 def _read_file(path: Path) -> dict[str, str]:
     """The options in a TOML file, as text. Raises ConfigError, OSError."""
+    # The library's own source passes over a file that is not there, or is a directory, in silence.
     try:
         table = tomllib.loads(path.read_bytes().decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config: the file {path} is no TOML: {error}") from None
-    names = [option.name for option in OPTIONS]
+    options = {option.name: option for option in OPTIONS}
     values = {}
     for name, value in _flat(table):
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"allowed are {', '.join(names)}"
+        if name not in options:
+            near = _nearest(name, options, 0.6)
+            hint = f"did you mean {near}?" if near else f"allowed are {', '.join(options)}"
             raise ConfigError(f"{name!r}: unknown option in the file {path}: {hint}")
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ConfigError(f"{name}: the file {path} must give one text or number, not {value!r}")
+            given = "something else" if options[name].secret else repr(value)
+            raise ConfigError(f"{name}: the file {path} must give one text or number, not {given}")
         values[name] = str(value)
     return values
 
 
-def _add_files(sources: _Sources) -> Path:
-    """Add the layers that come from files; returns the data directory. Raises ConfigError."""
-    named = sources.find(CONFIG)
-    if named is not None:
+class Loader:
+    """Reads the settings of one command line and environment; files are read anew each time."""
+
+    def __init__(self, flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> None:
+        """`flags`: option name to text; `environ`: the process's own by default."""
+        self._flags = dict(flags)
+        self._environ = dict(os.environ if environ is None else environ)
+
+    def load(self) -> Loaded:
+        """The settings as all sources give them now.
+
+        Raises ConfigError: one line that names the option, where it was set, and what is allowed.
+        """
+        _check_variables(self._environ)
+        files = self._files()
+        given = {name: text for name, text in self._flags.items() if name != CONFIG.name}
+        sources = (
+            InitSettingsSource(Settings, _tree(given)),
+            _Environment(self._environ),
+            *(InitSettingsSource(Settings, _tree(values)) for values in files.values()),
+        )
+        texts: dict[str, tuple[str, Origin]] = {}
+        places: list[str | Path] = ["flag", "env", *files]
+        for place, source in zip(places, sources, strict=True):
+            for name, text in _flat(source()):
+                texts.setdefault(name, (str(text), _origin(place, name)))
         try:
-            sources.add_file(named, _read_file(named))
+            settings = Settings(sources)
+        except ValidationError as error:
+            _refuse(error, texts)
+        return Loaded(settings, {name: origin for name, (_, origin) in texts.items()}, tuple(files))
+
+    def _early(self, option: Option[Path], files: Mapping[Path, Mapping[str, str]]) -> Path | None:
+        """A path that says where to go on looking."""
+        layers: list[tuple[str | Path, str | None]] = [
+            ("flag", self._flags.get(option.name)),
+            ("env", self._environ.get(option.variable) or None),
+            *((path, values.get(option.name)) for path, values in files.items()),
+        ]
+        for place, text in layers:
+            if text is not None:
+                return option.read(text, str(_origin(place, option.name)))
+        return None
+
+    def _files(self) -> dict[Path, dict[str, str]]:
+        """The files that are there, first one wins, and what they give. Raises ConfigError."""
+        files = {}
+        named = self._early(CONFIG, {})
+        if named is not None:
+            try:
+                files[named] = _read_file(named)
+            except OSError as error:
+                raise ConfigError(f"config: the file {named} can't be read: {error.strerror}") from None
+        datadir = self._early(DATADIR, files) or DATADIR.parse(DATADIR.default)
+        own = datadir / CONFIG_FILE
+        try:
+            values = _read_file(own)
+        except FileNotFoundError:
+            return files
+        except PermissionError:
+            raise ConfigError(
+                f"datadir: {own} may not be read by this user: run this as the user that runs `sidecar serve`"
+            ) from None
         except OSError as error:
-            raise ConfigError(f"config: the file {named} can't be read: {error.strerror}") from None
-    datadir = sources.get(options.DATADIR)
-    own = datadir / CONFIG_FILE
-    try:
-        values = _read_file(own)
-    except FileNotFoundError:
-        return datadir
-    except PermissionError:
-        raise ConfigError(
-            f"datadir: {own} may not be read by this user: run this as the user that runs `sidecar serve`"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"datadir: {datadir} is of no use: {error.strerror}") from None
-    if "datadir" in values:
-        raise ConfigError(f"datadir: the file {own} lies in the data directory and can't name another one")
-    sources.add_file(own, values)
-    return datadir
+            raise ConfigError(f"datadir: {datadir} is of no use: {error.strerror}") from None
+        if DATADIR.name in values:
+            raise ConfigError(
+                f"datadir: the file {own} lies in the data directory and can't name another one"
+            )
+        return files | {own: values}
+
+
+def _origin(place: str | Path, name: str) -> Origin:
+    if isinstance(place, Path):
+        return Origin("file", str(place))
+    option = CONFIG if name == CONFIG.name else find(name)
+    return Origin(place, option.flag if place == "flag" else option.variable)
+
+
+def _refuse(error: ValidationError, texts: Mapping[str, tuple[str, Origin]]) -> NoReturn:
+    """Say the first thing that is wrong in our own words: the library's take many lines.
+
+    Raises ConfigError.
+    """
+    first = error.errors(include_url=False)[0]
+    name, rule = ".".join(str(part) for part in first["loc"]), str(first["ctx"]["error"])
+    if name not in texts:
+        # A rule that a whole group breaks says itself which setting asks for more.
+        name, _, rule = rule.partition(": ")
+    text, origin = texts[name]
+    raise find(name).refusal(text, str(origin), rule) from None
 
 
 def load(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> Settings:
@@ -171,43 +270,4 @@ def load(flags: Mapping[str, str], environ: Mapping[str, str] | None = None) -> 
 
     Raises ConfigError: one line that names the option, where it was set, and what is allowed.
     """
-    sources = _Sources(flags, os.environ if environ is None else environ)
-    datadir = _add_files(sources)
-    get = sources.get
-    network = get(options.NETWORK)
-    macaroon = sources.find(options.LND_MACAROONPATH)
-    return Settings(
-        datadir=datadir,
-        network=network,
-        lnd=LndSettings(
-            host=get(options.LND_HOST),
-            tlspath=get(options.LND_TLSPATH),
-            macaroonpath=macaroon or options.default_macaroon(network),
-        ),
-        redis=RedisSettings(url=get(options.REDIS_URL), durability=get(options.REDIS_DURABILITY)),
-        quota=Quota(
-            slots=get(options.CLIENT_SLOTS), bytes=get(options.CLIENT_BYTES), ttl=get(options.CLIENT_TTL)
-        ),
-        paths_lifetime=get(options.PATHS_LIFETIME),
-        limits=LimitSettings(
-            offer_rate=get(options.OFFER_RATE),
-            offer_burst=get(options.OFFER_BURST),
-            client_rate=get(options.CLIENT_RATE),
-            client_burst=get(options.CLIENT_BURST),
-            stores_per_minute=get(options.STORES),
-            offer_paths_per_minute=get(options.OFFER_PATHS),
-        ),
-        mail=MailLimits(
-            letters=get(options.MAIL_LETTERS), bytes=get(options.MAIL_BYTES), ttl=get(options.MAIL_TTL)
-        ),
-        mail_total_bytes=get(options.MAIL_TOTAL),
-        lsps5=Lsps5Settings(
-            timestamps=get(options.TIMESTAMPS),
-            cooldown=get(options.COOLDOWN),
-            max_webhooks=get(options.MAX_WEBHOOKS),
-            ports=get(options.WEBHOOK_PORTS),
-            private_networks=get(options.WEBHOOK_NETWORKS),
-            cafile=get(options.WEBHOOK_CA),
-        ),
-        loglevel=get(options.LOGLEVEL),
-    )
+    return Loader(flags, environ).load().settings

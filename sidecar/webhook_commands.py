@@ -3,8 +3,9 @@
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sidecar.command_line import Commands
 from sidecar.commands import connect
 from sidecar.config import Settings
 from sidecar.core.errors import BadWebhook
@@ -13,6 +14,27 @@ from sidecar.printing import as_json, span, table, utc
 
 if TYPE_CHECKING:
     from sidecar.rpc.sidecar.v1 import admin_pb2
+
+
+def register(top: Any, command: Commands) -> None:
+    """Add the group to the command line."""
+    hooks = command.group(top, "webhook", "where clients are notified")
+    for name, run, text in (
+        ("add", add, "register a webhook for a client that can't by itself"),
+        ("list", list_webhooks, "a client's webhooks and last notifications"),
+        ("test", test, "notify a client now, and tell what came of it"),
+        ("pause", pause, "stop using a webhook"),
+        ("resume", resume, "use a paused webhook again"),
+        ("remove", remove, "forget a webhook"),
+    ):
+        made = command(hooks, name, run, text)
+        made.add_argument("client", metavar="CLIENT", help="a name, a client id, or a node id")
+        if name == "test":
+            made.add_argument("app", metavar="APP", nargs="?", help="the webhook's name (default: all)")
+        elif name != "list":
+            made.add_argument("app", metavar="APP", help="the webhook's name")
+        if name == "add":
+            made.add_argument("url", metavar="URL", help="https://…; - reads it from standard input")
 
 
 # Far more than a URL may have: what is longer is refused for its length.

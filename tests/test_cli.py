@@ -1,6 +1,8 @@
 """The command line, and whatever can go wrong: one line that says what to do."""
 
+import argparse
 import asyncio
+import json
 import os
 import re
 import signal
@@ -16,10 +18,11 @@ from typing import Any
 
 import pytest
 
-from sidecar import __version__, cli, config
+from sidecar import __version__, cli, commands, config
 from sidecar.adapters.admin_client import admin_socket_path
 from sidecar.core import keys
 from sidecar.core.errors import LndSetupError, LndUnavailable
+from sidecar.core.model import Quota
 from sidecar.rpc.sidecar.v1 import admin_pb2_grpc
 from tests.harness.shell import ROOT, Served, Shell
 
@@ -46,14 +49,28 @@ async def test_the_version_is_the_packages(shell: Shell) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["serve"], ["client"], ["client", "add"], ["webhook"], ["webhook", "add"], ["macaroon-permissions"]],
+    [
+        *(
+            [],
+            ["serve"],
+            ["client"],
+            ["client", "add"],
+            ["client", "update"],
+            ["webhook"],
+            ["webhook", "add"],
+        ),
+        *(["status"], ["top"], ["doctor"], ["export"], ["import"], ["dry-run"], ["config"]),
+        ["macaroon-permissions"],
+    ],
 )
 async def test_every_command_has_help(shell: Shell, command: list[str]) -> None:
     """The main help and that of `serve` list all options; the others stay short."""
     text = (await shell.run(*command, "--help")).text()
     assert ("--redis.url" in text) is (command in ([], ["serve"]))
     if not command:
-        assert all(each in text for each in ("serve", "client", "webhook", "status", "macaroon-permissions"))
+        commands = ("serve", "client", "webhook", "status", "top", "doctor", "export", "import", "dry-run")
+        assert all(f"    {each} " in text for each in (*commands, "config"))
+        assert "macaroon-permissions" in text
 
 
 @pytest.mark.parametrize(
@@ -73,6 +90,12 @@ async def test_every_command_has_help(shell: Shell, command: list[str]) -> None:
         ["client", "rebind"],
         ["client", "rebind", "alice", "02ab"],
         ["client", "timestamps", "alice"],
+        ["client", "update"],
+        ["client", "update", "alice", "--reset"],
+        ["client", "pause"],
+        ["client", "resume", "alice", "bob"],
+        ["client", "mailbox"],
+        ["config", "show"],
         ["webhook"],
         ["webhook", "add", "alice", "app"],
         ["webhook", "list"],
@@ -234,6 +257,15 @@ async def test_a_wrong_setting(shell: Shell) -> None:
     said = (await shell.run("status", SIDECAR_CLIENT_SLOTS="0")).refusal()
     assert said.startswith("client.slots: '0' from the environment variable SIDECAR_CLIENT_SLOTS")
     assert (await shell.run("serve", "--config", "/no/such.toml")).refusal().startswith("config: ")
+    assert "did you mean SIDECAR_LND_HOST?" in (await shell.run("config", SIDECAR_LND_HOTS="x")).refusal()
+
+
+async def test_the_doctor_tells_of_a_wrong_setting_as_a_finding(shell: Shell) -> None:
+    """It is asked what is wrong: that the settings can't be read is its answer."""
+    result = await shell.run("doctor", "--json", SIDECAR_CLIENT_SLOTS="0")
+    assert (result.code, result.err) == (1, "")
+    (check,) = json.loads(result.out)["checks"]
+    assert check["seen"].startswith("client.slots: '0' from the environment variable SIDECAR_CLIENT_SLOTS")
 
 
 async def test_a_server_whose_store_or_lnd_is_away(served: Served) -> None:
@@ -312,6 +344,28 @@ async def test_ctrl_c_is_exit_130(shell: Shell) -> None:
     silent.close()
 
 
+def test_every_limit_of_a_client_has_its_flag(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For a new client and for one that is there; `--reset` takes their names."""
+    seen = []
+
+    def run(args: argparse.Namespace, _settings: config.Settings) -> str:
+        seen.append((commands._quota(args), getattr(args, "reset", None)))
+        return ""
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(commands, "add", run)
+    monkeypatch.setattr(commands, "update", run)
+    given = [
+        *("--slots=1", "--bytes=2", "--ttl=3h", "--rate=4.5", "--burst=5", "--stores=6", "--offer-paths=7"),
+        *("--mail-letters=8", "--mail-bytes=9"),
+    ]
+    quota = Quota(1, 2, 3 * 3_600, 4.5, 5, 6, 7, 8, 9)
+    assert cli.main(["client", "add", "alice", *given]) == 0
+    assert cli.main(["client", "update", "alice", *given]) == 0
+    assert cli.main(["client", "update", "alice", "--reset", "slots", "--reset=mail-bytes"]) == 0
+    assert seen == [(quota, None), (quota, None), (Quota(), ["slots", "mail-bytes"])]
+
+
 # --- serve --------------------------------------------------------------------------------------
 
 
@@ -326,8 +380,9 @@ def test_serve_gets_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """All of them, checked."""
     seen = []
 
-    async def serve(settings: config.Settings) -> None:
-        seen.append(settings)
+    async def serve(loaded: config.Loaded, loader: config.Loader) -> None:
+        assert loader.load() == loaded
+        seen.append(loaded.settings)
 
     assert served_by(serve, monkeypatch, tmp_path, "--lnd.host", "lnd:1", "--network=regtest") == 0
     assert (seen[0].lnd.host, seen[0].network) == ("lnd:1", "regtest")
@@ -342,7 +397,7 @@ def test_what_the_operator_must_mend_is_one_line(
     async def fail() -> None:
         raise LndSetupError("feature bit 39 is missing:\n  add it")
 
-    async def serve(_settings: config.Settings) -> None:
+    async def serve(_loaded: config.Loaded, _loader: config.Loader) -> None:
         if not grouped:
             await fail()
         async with asyncio.TaskGroup() as group:
@@ -358,7 +413,7 @@ def test_a_fault_of_our_own_is_one_line_unless_debugging(
 ) -> None:
     """With the place, to be reported; the traceback only on request."""
 
-    async def serve(_settings: config.Settings) -> None:
+    async def serve(_loaded: config.Loaded, _loader: config.Loader) -> None:
         raise KeyError("oops")
 
     assert served_by(serve, monkeypatch, tmp_path, "--loglevel", level) == 1

@@ -1,15 +1,15 @@
 """Settings: where they come from, which wins, and what is refused."""
 
 import re
-from dataclasses import FrozenInstanceError
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from sidecar import config, options
+from sidecar import config, options, parsing
 from sidecar.adapters import admin
 from sidecar.core.errors import ConfigError
-from sidecar.core.mailbox import MailLimits
 from sidecar.core.model import Quota, TimestampForm
 
 DAY = 86_400
@@ -42,43 +42,34 @@ def refusal(flags: dict[str, str], environ: dict[str, str] | None = None) -> str
 
 def test_without_any_source_the_defaults_hold(home: Path) -> None:
     """A bare `sidecar serve` finds LND where it lies by default, on mainnet, with embedded Redis."""
-    assert config.load({}, {}) == config.Settings(
-        datadir=home / ".static-invoice-sidecar",
-        network=None,
-        lnd=config.LndSettings(
-            host="127.0.0.1:10009",
-            tlspath=home / ".lnd/tls.cert",
-            macaroonpath=home / ".lnd/data/chain/bitcoin/mainnet/admin.macaroon",
-        ),
-        redis=config.RedisSettings(url=None, durability="strict"),
-        quota=Quota(slots=10, bytes=131_072, ttl=365 * DAY),
-        paths_lifetime=365 * DAY,
-        limits=config.LimitSettings(
-            offer_rate=10.0,
-            offer_burst=5,
-            client_rate=50.0,
-            client_burst=50,
-            stores_per_minute=60,
-            offer_paths_per_minute=60,
-        ),
-        mail=MailLimits(letters=200, bytes=4_194_304, ttl=7 * DAY),
-        mail_total_bytes=536_870_912,
-        lsps5=config.Lsps5Settings(
-            timestamps=TimestampForm.OFFSET,
-            cooldown=120,
-            max_webhooks=10,
-            ports=frozenset({443}),
-            private_networks=(),
-            cafile=None,
-        ),
-        loglevel="info",
-    )
+    settings = config.load({}, {})
+    assert settings.lnd.host == "127.0.0.1:10009"
+    assert settings.lnd.tlspath == home / ".lnd/tls.cert"
+    assert settings.lnd.macaroonpath == home / ".lnd/data/chain/bitcoin/mainnet/admin.macaroon"
+    assert settings.datadir == home / ".static-invoice-sidecar"
+    assert (settings.network, settings.redis.read_url(), settings.redis.durability) == (None, None, "strict")
+    client, mailbox = settings.client, settings.mailbox
+    assert (client.slots, client.bytes, client.ttl) == (10, 131_072, 365 * DAY)
+    assert (mailbox.letters, mailbox.bytes, mailbox.ttl) == (200, 4_194_304, 7 * DAY)
+    assert (mailbox.total_bytes, settings.paths.lifetime) == (536_870_912, 365 * DAY)
+    limits = settings.limits
+    assert (limits.offer_rate, limits.offer_burst) == (10.0, 5)
+    assert (limits.client_rate, limits.client_burst) == (50.0, 50)
+    assert (limits.stores_per_minute, limits.offer_paths_per_minute) == (60, 60)
+    lsps5 = settings.lsps5
+    assert (lsps5.timestamps, lsps5.cooldown, lsps5.max_webhooks) == (TimestampForm.OFFSET, 120, 10)
+    assert (lsps5.ports, lsps5.private_networks, lsps5.cafile) == (frozenset({443}), (), None)
+    assert (settings.admin.listen, settings.admin.address, settings.http.listen) == (None, None, None)
+    assert (settings.loglevel, settings.logformat) == ("info", "console")
 
 
 def test_settings_are_frozen() -> None:
-    """Nothing changes a setting after it was checked."""
-    with pytest.raises(FrozenInstanceError):
-        config.load({}, {}).loglevel = "debug"  # type: ignore[misc]
+    """Nothing changes a setting after it was checked, in a group or out of it."""
+    settings = config.load({}, {})
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.loglevel = "debug"
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.client.slots = 1
 
 
 def test_flag_beats_environment_beats_file_beats_datadir_beats_default(datadir: Path) -> None:
@@ -90,7 +81,8 @@ def test_flag_beats_environment_beats_file_beats_datadir_beats_default(datadir: 
     environ = {"SIDECAR_LOGLEVEL": "info", "SIDECAR_CLIENT_BYTES": "2"}
     settings = config.load(flags, environ)
     assert settings.loglevel == "warning"
-    assert settings.quota == Quota(slots=3, bytes=2, ttl=365 * DAY)
+    client = settings.client
+    assert (client.slots, client.bytes, client.ttl) == (3, 2, 365 * DAY)
     assert (settings.limits.offer_burst, settings.limits.client_burst) == (3, 4)
     assert settings.limits.stores_per_minute == 60
 
@@ -107,30 +99,129 @@ def test_dotted_keys_and_tables_say_the_same(home: Path) -> None:
     assert config.load({"config": str(dotted)}, {}) == config.load({"config": str(tables)}, {})
 
 
-@pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.name)
-def test_every_option_can_come_from_every_source(option: options.Option[object], home: Path) -> None:
-    """Flag, variable and file read an option with the same eyes."""
-    text = {"network": "regtest", "redis.url": "redis://r", "datadir": str(home / "other")}.get(
-        option.name, option.default
-    )
+# Of each setting a value that is not its default, as it is shown again.
+SAMPLES = {
+    "lnd.host": "lnd:1",
+    "lnd.tlspath": "/tls",
+    "lnd.macaroonpath": "/macaroon",
+    "network": "regtest",
+    "redis.url": "redis://:hunter2@r",
+    "redis.urlfile": "/url",
+    "redis.durability": "none",
+    "datadir": "/elsewhere",
+    "client.ttl": "90d",
+    "client.slots": "3",
+    "client.bytes": "4",
+    "paths.lifetime": "91d",
+    "limits.offer_rate": "0.5",
+    "limits.offer_burst": "6",
+    "limits.client_rate": "7.5",
+    "limits.client_burst": "8",
+    "limits.stores_per_minute": "9",
+    "limits.offer_paths_per_minute": "11",
+    "mailbox.letters": "12",
+    "mailbox.bytes": "13",
+    "mailbox.ttl": "14d",
+    "mailbox.total_bytes": "15",
+    "lsps5.timestamps": "z",
+    "lsps5.cooldown": "16s",
+    "lsps5.max_webhooks": "17",
+    "lsps5.ports": "443,8443",
+    "lsps5.private_networks": "10.0.0.0/8,fd00::/8",
+    "lsps5.cafile": "/ca",
+    "admin.listen": "[::]:8443",
+    "admin.tlscert": "/cert",
+    "admin.tlskey": "/key",
+    "admin.tokenfile": "/token",
+    "admin.address": "sidecar:8443",
+    "admin.cafile": "/server",
+    "http.listen": "127.0.0.1:9100",
+    "loglevel": "debug",
+    "logformat": "json",
+}
+# What some settings ask for beside them.
+BESIDE = {name: SAMPLES[name] for name in ("admin.tlscert", "admin.tlskey", "admin.tokenfile")}
+
+
+def test_there_is_a_sample_of_every_setting() -> None:
+    """Else the tests that go through the samples would leave one out."""
+    assert list(SAMPLES) == [option.name for option in options.OPTIONS]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_option_can_come_from_every_source(name: str, home: Path) -> None:
+    """Flag, variable and file read an option with the same eyes; it is known where it came from."""
+    text, option = SAMPLES[name], options.find(name)
+    beside = {each: value for each, value in BESIDE.items() if each != name}
     file = home / "all.toml"
-    file.write_text(f'{option.name} = "{text}"\n')
-    by_flag = config.load({option.name: text}, {})
-    assert by_flag == config.load({}, {option.variable: text})
-    assert by_flag == config.load({"config": str(file)}, {})
-    assert by_flag == config.load({}, {"SIDECAR_CONFIG": str(file)})
+    file.write_text(f'{name} = "{text}"\n')
+    for origin, flags, environ in (
+        (config.Origin("flag", f"--{name}"), {name: text}, {}),
+        (config.Origin("env", option.variable), {}, {option.variable: text}),
+        (config.Origin("file", str(file)), {"config": str(file)}, {}),
+        (config.Origin("file", str(file)), {}, {"SIDECAR_CONFIG": str(file)}),
+    ):
+        loaded = config.Loader(beside | flags, environ).load()
+        assert config.shown(loaded.settings)[name] == ("(hidden)" if option.secret else text)
+        assert loaded.origins[name] == origin
+        assert set(loaded.origins) == {name, *beside}
+        reloaded, restart = config.changes(config.load(beside, {}), loaded.settings)
+        # The network says where LND's macaroon is, too.
+        also = ["lnd.macaroonpath"] if name == "network" else []
+        assert (reloaded, restart) == (([name], []) if option.reloadable else ([], [*also, name]))
+
+
+def test_what_is_shown_can_be_given_again() -> None:
+    """Every text but the secret's is one that the setting reads, to the same value."""
+    given = {name: text for name, text in SAMPLES.items() if name not in ("redis.url", "redis.urlfile")}
+    for flags in ({}, given):
+        settings = config.load(flags, {})
+        again = {name: text for name, text in config.shown(settings).items() if not name.startswith("redis.")}
+        assert config.load(again | {"redis.durability": settings.redis.durability}, {}) == settings
 
 
 def test_variables_are_named_after_their_options() -> None:
     """`--lnd.host` is SIDECAR_LND_HOST."""
-    assert (options.LND_HOST.flag, options.LND_HOST.variable) == ("--lnd.host", "SIDECAR_LND_HOST")
+    host = options.find("lnd.host")
+    assert (host.flag, host.variable) == ("--lnd.host", "SIDECAR_LND_HOST")
     assert options.OFFER_PATHS.variable == "SIDECAR_LIMITS_OFFER_PATHS_PER_MINUTE"
 
 
-def test_an_empty_or_foreign_variable_is_not_a_setting() -> None:
-    """Compose passes empty variables, Kubernetes invents SIDECAR_PORT and its like."""
-    environ = {"SIDECAR_LND_HOST": "", "SIDECAR_CONFIG": "", "SIDECAR_PORT": "tcp://10.0.0.1:80"}
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR", "SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_GRPC"),
+        # Services called sidecar-lnd, sidecar-lnd-hos, sidecar-admin and sidecar-lsps5.
+        *("LND_PORT", "LND_SERVICE_HOST", "LND_HOS_SERVICE_HOST", "ADMIN_SERVICE_PORT", "LSPS5_PORT"),
+        *("VECTORS", "VECTORS_REQUIRED", "NO_SKIPS", "CACHE", "IMAGE", "LND"),
+    ],
+)
+def test_a_foreign_variable_is_not_a_setting(name: str) -> None:
+    """Kubernetes invents SIDECAR_PORT and its like for services, and the tests have some of their own."""
+    assert config.load({}, {f"SIDECAR_{name}": "tcp://10.0.0.1:80"}) == config.load({}, {})
+
+
+def test_an_empty_variable_is_not_a_setting() -> None:
+    """Compose passes those that nobody gave."""
+    environ = {"SIDECAR_LND_HOST": "", "SIDECAR_CONFIG": "", "SIDECAR_LND_HOTS": ""}
     assert config.load({}, environ) == config.load({}, {})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("LND_HOTS", "LND_HOST"),
+        ("DATA_DIR", "DATADIR"),
+        ("LOG_LEVEL", "LOGLEVEL"),
+        ("CLIENT_SLOT", "CLIENT_SLOTS"),
+        ("LSPS5_PRIVATE_NETWORK", "LSPS5_PRIVATE_NETWORKS"),
+        ("CONFIG_", "CONFIG"),
+    ],
+)
+def test_a_variable_with_a_typo_is_refused(wrong: str, right: str) -> None:
+    """It must not pass for a default; its value, which may be a password, is not shown."""
+    said = refusal({}, {f"SIDECAR_{wrong}": "hunter2"})
+    assert said == f"'SIDECAR_{wrong}': unknown environment variable: did you mean SIDECAR_{right}?"
 
 
 def test_the_datadir_decides_which_file_is_read(home: Path) -> None:
@@ -138,9 +229,9 @@ def test_the_datadir_decides_which_file_is_read(home: Path) -> None:
     other = home / "other"
     other.mkdir()
     (other / "sidecar.toml").write_text("client.slots = 7\n")
-    assert config.load({"datadir": str(other)}, {}).quota.slots == 7
-    assert config.load({}, {"SIDECAR_DATADIR": "~/other"}).quota.slots == 7
-    assert config.load({}, {}).quota.slots == 10
+    assert config.load({"datadir": str(other)}, {}).client.slots == 7
+    assert config.load({}, {"SIDECAR_DATADIR": "~/other"}).client.slots == 7
+    assert config.load({}, {}).client.slots == 10
 
 
 def test_the_macaroon_is_looked_for_by_network(home: Path) -> None:
@@ -156,13 +247,13 @@ def test_the_macaroon_is_looked_for_by_network(home: Path) -> None:
 )
 def test_durations_are_read_in_their_units(text: str, seconds: int) -> None:
     """30d, 12h, 90m, 45s or plain seconds."""
-    assert config.load({"client.ttl": text}, {}).quota.ttl == seconds
+    assert config.load({"client.ttl": text}, {}).client.ttl == seconds
 
 
 @pytest.mark.parametrize("seconds", [1, 45, 60, 5_400, 43_200, DAY, 365 * DAY, DAY + 1])
 def test_a_printed_duration_reads_back(seconds: int) -> None:
     """What is shown can be given again."""
-    assert options._duration(1, 400 * DAY)(options.format_duration(seconds)) == seconds
+    assert parsing.duration(1, 400 * DAY)(parsing.format_duration(seconds)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -213,13 +304,20 @@ def test_lnds_port_is_its_own_default(text: str, address: str) -> None:
             ["10.0.0.1/8", "10.0.0.0/33", "push.internal", "10", "10.0.0.0/8;fd00::/8"],
         ),
         ("lsps5.cafile", ["a\0b"]),
+        ("redis.urlfile", ["a\0b"]),
+        *((name, ["a\0b"]) for name in ("admin.tlscert", "admin.tlskey", "admin.tokenfile", "admin.cafile")),
+        *(
+            (name, ["host", ":1", "h:0", "h:65536", "h:", "https://h:1", "::1", "[::1]"])
+            for name in ("admin.listen", "admin.address", "http.listen")
+        ),
         ("loglevel", ["", "loud"]),
+        ("logformat", ["", "xml"]),
         ("datadir", ["\0"]),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_source_and_rule(name: str, bad: list[str]) -> None:
     """The error names the option, where the value came from, and what would be right."""
-    option = next(each for each in options.OPTIONS if each.name == name)
+    option = options.find(name)
     for text in bad:
         said = refusal({name: text})
         assert said.startswith(f"{name}: ")
@@ -231,7 +329,7 @@ def test_a_wrong_value_is_refused_by_name_source_and_rule(name: str, bad: list[s
 
 def test_offer_paths_live_at_least_90_days() -> None:
     """LDK's wallets take no shorter ones; 90 days to the second are enough."""
-    assert config.load({"paths.lifetime": "90d"}, {}).paths_lifetime == 7_776_000
+    assert config.load({"paths.lifetime": "90d"}, {}).paths.lifetime == 7_776_000
     assert "from 90d to 3650d" in refusal({"paths.lifetime": "7775999"})
 
 
@@ -244,8 +342,9 @@ def test_the_mailbox_is_as_large_and_keeps_as_long_as_is_said() -> None:
         "mailbox.total_bytes": "1099511627776",
     }
     settings = config.load(flags, {})
-    assert settings.mail == MailLimits(letters=5, bytes=70_000, ttl=14 * DAY)
-    assert settings.mail_total_bytes == 1 << 40
+    mailbox = settings.mailbox
+    assert (mailbox.letters, mailbox.bytes, mailbox.ttl) == (5, 70_000, 14 * DAY)
+    assert mailbox.total_bytes == 1 << 40
 
 
 @pytest.mark.parametrize(
@@ -299,10 +398,73 @@ def test_a_ca_of_the_operators_own_is_a_file(home: Path) -> None:
     assert config.load({"lsps5.cafile": ""}, {}).lsps5.cafile is None
 
 
-def test_a_redis_password_is_not_shown() -> None:
-    """Neither a refusal nor the settings' repr gives it away."""
+def test_a_redis_password_is_not_shown(datadir: Path) -> None:
+    """Neither a refusal nor the settings' repr and dump give it away."""
     assert "hunter2" not in refusal({"redis.url": "rediss//:hunter2@r"})
-    assert "hunter2" not in repr(config.load({"redis.url": "redis://:hunter2@r"}, {}))
+    settings = config.load({"redis.url": "redis://:hunter2@r"}, {})
+    assert settings.redis.url == "redis://:hunter2@r"
+    for text in (repr(settings), str(settings.model_dump()), settings.model_dump_json()):
+        assert "hunter2" not in text
+    (datadir / "sidecar.toml").write_text('redis.url = ["redis://:hunter2@r"]\n')
+    assert "hunter2" not in refusal({})
+
+
+def test_the_redis_url_can_lie_in_a_file(home: Path) -> None:
+    """It is read where it is needed, each time anew: the command may not be allowed to read it."""
+    file = home / "url"
+    settings = config.load({"redis.urlfile": "~/url"}, {})
+    for url in ("redis://:hunter2@r", "unix:///run/redis.sock"):
+        file.write_text(f"{url}\n")
+        assert settings.redis.read_url() == url
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"embedded", b"hunter2", b"redis://a\nredis://:hunter2", b"\xffhunter2"]
+)
+def test_a_file_that_holds_no_redis_url_is_refused(home: Path, text: bytes) -> None:
+    """By its path, and without what it holds."""
+    (home / "url").write_bytes(text)
+    with pytest.raises(
+        ConfigError, match=f"^redis.urlfile: what {home}/url holds is not allowed: "
+    ) as caught:
+        config.load({"redis.urlfile": "~/url"}, {}).redis.read_url()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_file_of_the_redis_url_must_be_there() -> None:
+    """An operator who names one wants no embedded server."""
+    with pytest.raises(ConfigError, match=r"^redis\.urlfile: .*/no can't be read: No such file"):
+        config.load({"redis.urlfile": "no"}, {}).redis.read_url()
+
+
+@pytest.mark.parametrize("url", ["redis://:hunter2@r", "embedded"])
+def test_the_redis_url_comes_from_one_place(datadir: Path, url: str) -> None:
+    """Which of the two is meant can't be guessed, wherever they stand; an empty file name takes it back."""
+    (datadir / "sidecar.toml").write_text('redis.urlfile = "/url"\n')
+    said = refusal({"redis.url": url})
+    assert said == (
+        f"redis.urlfile: '/url' from the file {datadir}/sidecar.toml is not allowed:"
+        " give either it or redis.url, not both"
+    )
+    assert config.load({"redis.url": url, "redis.urlfile": ""}, {}).redis.urlfile is None
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("admin.listen", ["admin.tlscert", "admin.tlskey", "admin.tokenfile"]),
+        ("admin.address", ["admin.tokenfile"]),
+    ],
+)
+def test_admin_calls_over_tcp_need_tls_and_a_token(name: str, needed: list[str]) -> None:
+    """What is missing is named; whoever may call can put clients out."""
+    whole = {name: "h:1"} | dict.fromkeys(needed, "/file")
+    assert config.load(whole, {}).admin.tokenfile == Path("/file")
+    for missing in needed:
+        said = refusal({each: text for each, text in whole.items() if each != missing})
+        assert said == (
+            f"{name}: 'h:1' from the flag --{name} is not allowed: give {' and '.join(needed)} as well"
+        )
 
 
 def test_embedded_redis_can_be_asked_for_by_name(datadir: Path) -> None:
@@ -356,4 +518,49 @@ def test_a_datadir_must_be_a_directory(home: Path) -> None:
 
 def test_the_default_quota_is_one_that_the_admin_service_accepts() -> None:
     """Else `client add` would fail on a server that started."""
-    admin.check_quota(config.load({}, {}).quota)
+    admin.check_quota(Quota(**asdict(config.load({}, {}).client_limits)))
+
+
+def test_each_limit_of_a_client_has_its_setting() -> None:
+    """What holds for a client that has no limits of its own."""
+    names = {
+        "slots": "client.slots",
+        "bytes": "client.bytes",
+        "ttl": "client.ttl",
+        "requests_per_second": "limits.client_rate",
+        "requests_burst": "limits.client_burst",
+        "stores_per_minute": "limits.stores_per_minute",
+        "offer_paths_per_minute": "limits.offer_paths_per_minute",
+        "mailbox_letters": "mailbox.letters",
+        "mailbox_bytes": "mailbox.bytes",
+    }
+    numbers = {field: 100 + place for place, field in enumerate(names)}
+    flags = {names[field]: str(number) for field, number in numbers.items()}
+    assert asdict(config.load(flags, {}).client_limits) == numbers
+
+
+# --- a running server ---------------------------------------------------------------------------
+
+
+def test_settings_are_read_anew(datadir: Path) -> None:
+    """The files as they are now, with the command line and environment of the start."""
+    file = datadir / "sidecar.toml"
+    environ = {"SIDECAR_CLIENT_BYTES": "5"}
+    loader = config.Loader({"loglevel": "error"}, environ)
+    old = loader.load()
+    file.write_text('client.slots = 7\nloglevel = "debug"\nlnd.host = "lnd:1"\n')
+    environ["SIDECAR_CLIENT_BYTES"] = "6"
+    new = loader.load()
+    assert (new.settings.client.slots, new.settings.client.bytes, new.settings.loglevel) == (7, 5, "error")
+    assert config.changes(old.settings, new.settings) == (["client.slots"], ["lnd.host"])
+    assert (old.files, new.files) == ((), (file,))
+    file.write_text("client.slots = 0\n")
+    with pytest.raises(ConfigError, match=r"^client\.slots: "):
+        loader.load()
+
+
+def test_what_may_change_at_run_time_is_known() -> None:
+    """Limits and quotas, and how much is logged; all else is built upon at the start."""
+    reloadable = {option.name for option in options.OPTIONS if option.reloadable}
+    groups = {option.name for option in options.OPTIONS if option.name.startswith(("client.", "limits."))}
+    assert reloadable == groups | {"mailbox.letters", "mailbox.bytes", "loglevel"}
