@@ -1,15 +1,16 @@
 """Which node is which client: said by the operator, or learnt from a wallet that speaks for itself."""
 
-import logging
 from collections import Counter
 from collections.abc import Collection
+
+import structlog
 
 from sidecar.core.bounded import Bounded
 from sidecar.core.errors import BoundOtherwise, NodeTaken
 from sidecar.core.model import BoundBy, Client
 from sidecar.ports import Store
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 _COMPLAINTS = 1_000
 
@@ -35,7 +36,7 @@ class Bindings:
                 return
 
     def client_of(self, node_id: bytes) -> bytes | None:
-        """The client_id of a node, if it is bound to one that is served."""
+        """The client_id of a node, if it is bound to one that is not revoked; it may be paused."""
         return self._clients.get(node_id)
 
     def items(self) -> Collection[tuple[bytes, bytes]]:
@@ -48,7 +49,7 @@ class Bindings:
         self.forget(client_id)
         self.add(client)
         if client.node_id is not None:
-            log.info("client %s is node %s (%s)", client.name, client.node_id.hex(), by.value)
+            log.info("client bound", client=client.name, node=client.node_id.hex(), by=by.value)
         return client
 
     async def learn(self, client_id: bytes, node_id: bytes) -> None:
@@ -65,10 +66,10 @@ class Bindings:
             if (client_id, node_id) not in self._complained:
                 self._complained[client_id, node_id] = None
                 log.warning(
-                    "a client seems to be another node than it is bound to (%s): if its wallet has moved, "
-                    "`sidecar client rebind %s` lets it be learnt anew",
-                    error,
-                    client_id.hex(),
+                    "a client seems to be another node than it is bound to: if its wallet has moved, "
+                    "`sidecar client rebind` lets it be learnt anew",
+                    client_id=client_id.hex(),
+                    error=str(error),
                 )
             return
         self._counters["bound"] += 1

@@ -8,12 +8,13 @@ import argparse
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sidecar import options
 from sidecar.adapters import permissions
 from sidecar.config import Settings
-from sidecar.core.errors import BadNodeId
+from sidecar.core.errors import BadNodeId, ConfigError
 from sidecar.core.model import Quota
 from sidecar.printing import as_json, fields, span, table, utc
 
@@ -22,19 +23,40 @@ if TYPE_CHECKING:
     from sidecar.rpc.sidecar.v1 import admin_pb2
 
 
+# What a client may have of its own: the flag, the field of the API, and how its text is read.
+_LIMITS: Mapping[str, tuple[str, options.Option[Any]]] = {
+    "slots": ("slots", options.CLIENT_SLOTS),
+    "bytes": ("bytes", options.CLIENT_BYTES),
+    "ttl": ("ttl_seconds", options.CLIENT_TTL),
+    "rate": ("requests_per_second", options.CLIENT_RATE),
+    "burst": ("requests_burst", options.CLIENT_BURST),
+    "stores": ("stores_per_minute", options.STORES),
+    "offer-paths": ("offer_paths_per_minute", options.OFFER_PATHS),
+    "mail-letters": ("mailbox_letters", options.MAIL_LETTERS),
+    "mail-bytes": ("mailbox_bytes", options.MAIL_BYTES),
+}
+
+
 def _state(client: "admin_pb2.Client") -> str:
-    return {1: "active", 2: "revoked"}.get(client.state, "unknown")
+    return {1: "active", 2: "revoked", 3: "paused"}.get(client.state, "unknown")
+
+
+def _limits_json(quota: "admin_pb2.Quota") -> dict[str, float]:
+    return {field.name: value for field, value in quota.ListFields()}
 
 
 def _client_json(client: "admin_pb2.Client") -> dict[str, Any]:
-    quota = client.quota
+    limits = client.limits
     return {
         "client_id": client.client_id,
         "name": client.name,
         "state": _state(client),
         "generation": client.generation,
         "created_at": client.created_at,
-        "quota": {"slots": quota.slots, "bytes": quota.bytes, "ttl_seconds": quota.ttl_seconds},
+        "quota": {"slots": limits.slots, "bytes": limits.bytes, "ttl_seconds": limits.ttl_seconds},
+        "overrides": _limits_json(client.quota),
+        "limits": _limits_json(limits),
+        "refused": dict(sorted(client.refused.items())),
         "slots_used": client.slots_used,
         "bytes_used": client.bytes_used,
         "node_id": client.node_id or None,
@@ -45,7 +67,12 @@ def _client_json(client: "admin_pb2.Client") -> dict[str, Any]:
 
 
 def _client_text(client: "admin_pb2.Client") -> str:
-    quota = client.quota
+    limits = client.limits
+    flags = {field: flag for flag, (field, _) in _LIMITS.items()}
+    own = [flags[name] for name in _limits_json(client.quota)]
+    refused = [f"{limit} {times}" for limit, times in sorted(client.refused.items())]
+    waiting = f"{client.mail_letters} of 2x{limits.mailbox_letters} messages"
+    waiting += f", {client.mail_bytes} of 2x{limits.mailbox_bytes} bytes"
     return fields(
         [
             ("name", client.name),
@@ -53,11 +80,16 @@ def _client_text(client: "admin_pb2.Client") -> str:
             ("state", _state(client)),
             ("added", utc(client.created_at)),
             ("paths", f"generation {client.generation}"),
-            ("slots", f"{client.slots_used} of {quota.slots} used"),
-            ("bytes", f"{client.bytes_used} of {quota.bytes} used"),
-            ("ttl", f"{options.format_duration(quota.ttl_seconds)} an invoice"),
+            ("slots", f"{client.slots_used} of {limits.slots} used"),
+            ("bytes", f"{client.bytes_used} of {limits.bytes} used"),
+            ("ttl", f"{options.format_duration(limits.ttl_seconds)} an invoice"),
+            ("requests", f"{limits.requests_per_second:g} a second, {limits.requests_burst} at once"),
+            ("stores", f"{limits.stores_per_minute} a minute"),
+            ("offer paths", f"{limits.offer_paths_per_minute} a minute"),
             ("node", f"{client.node_id} ({client.bound_by})" if client.node_id else "not known yet"),
-            ("mailbox", f"{client.mail_letters} messages, {client.mail_bytes} bytes"),
+            ("mailbox", waiting),
+            ("own limits", ", ".join(own) or "none: the server's settings hold"),
+            ("refused", f"{', '.join(refused) or 'nothing'} since the start"),
             ("timestamps", client.timestamps or "as the server's setting says"),
         ]
     )
@@ -76,37 +108,110 @@ def _quiet_grpc() -> None:
 
 
 def connect(settings: Settings) -> "AdminClient":
-    """The running server of the data directory."""
+    """The running server of the data directory, or the one at admin.address."""
     _quiet_grpc()
     from sidecar.adapters.admin_client import AdminClient  # noqa: PLC0415 - after the line above
+    from sidecar.adapters.admin_remote import RemoteAdminClient  # noqa: PLC0415 - likewise
 
+    admin = settings.admin
+    if admin.address and admin.tokenfile:
+        return RemoteAdminClient(admin.address, admin.cafile, admin.tokenfile)
     return AdminClient(settings.datadir)
 
 
-def serve(_args: argparse.Namespace, settings: Settings) -> str:
+def serve(args: argparse.Namespace, _settings: Settings) -> str:
     """Run the server until it is told to stop."""
     _quiet_grpc()
     from sidecar.app import serve as run_server  # noqa: PLC0415 - only here is all of it needed
 
-    asyncio.run(run_server(settings))
+    asyncio.run(run_server(args.loaded, args.loader))
     return ""
 
 
 def add(args: argparse.Namespace, settings: Settings) -> str:
     """Let a client in, and print its request paths."""
-
-    def limit(option: options.Option[int], text: str | None, flag: str) -> int:
-        return 0 if text is None else option.read(text, f"the flag {flag}")
-
-    quota = Quota(
-        slots=limit(options.CLIENT_SLOTS, args.slots, "--slots"),
-        bytes=limit(options.CLIENT_BYTES, args.bytes, "--bytes"),
-        ttl=limit(options.CLIENT_TTL, args.ttl, "--ttl"),
-    )
     node_id = _node_id(args)
     with connect(settings) as server:
-        added = server.add(args.name, quota, node_id, args.timestamps or "")
+        added = server.add(args.name, _quota(args), node_id, args.timestamps or "")
     return _with_paths(args, added.client, added.paths)
+
+
+def _quota(args: argparse.Namespace) -> Quota:
+    """The limits that the flags give. Raises ConfigError."""
+    given = {flag: vars(args).get(flag.replace("-", "_")) for flag in _LIMITS}
+    values = {
+        _LIMITS[flag][0]: _LIMITS[flag][1].read(text, f"the flag --{flag}")
+        for flag, text in given.items()
+        if text is not None
+    }
+    return Quota(ttl=values.pop("ttl_seconds", None), **values)
+
+
+def update(args: argparse.Namespace, settings: Settings) -> str:
+    """Change a client's own limits."""
+    changes, reset = _quota(args), args.reset or []
+    for each in reset:
+        if each not in _LIMITS:
+            raise ConfigError(f"--reset: {each!r} is no limit of a client: give one of {', '.join(_LIMITS)}")
+    if not reset and not changes.own():
+        raise ConfigError(f"nothing to change: give --reset, or one of --{', --'.join(_LIMITS)}")
+    with connect(settings) as server:
+        client = server.update(args.name, changes, [_LIMITS[each][0] for each in reset]).client
+    if args.json:
+        return as_json(_client_json(client))
+    beyond = client.slots_used > client.limits.slots or client.bytes_used > client.limits.bytes
+    note = "\n\nMore than that is stored: what is there stays until it is replaced, or ends."
+    return _client_text(client) + (note if beyond else "")
+
+
+def pause(args: argparse.Namespace, settings: Settings) -> str:
+    """Serve nothing for a client for now."""
+    with connect(settings) as server:
+        client = server.pause(args.name).client
+    if args.json:
+        return as_json(_client_json(client))
+    return f"client {client.name} is paused: nothing is served for it, and all that it has stays"
+
+
+def resume(args: argparse.Namespace, settings: Settings) -> str:
+    """Serve a paused client again."""
+    with connect(settings) as server:
+        client = server.resume(args.name).client
+    if args.json:
+        return as_json(_client_json(client))
+    return f"client {client.name} is served"
+
+
+def mailbox(args: argparse.Namespace, settings: Settings) -> str:
+    """What waits for a client."""
+    with connect(settings) as server:
+        letters = server.mail(args.name).letters
+    if args.json:
+        shown = [
+            {
+                "number": each.number,
+                "queue": each.queue,
+                "bytes": each.bytes,
+                "kept_at_ms": each.kept_at_ms,
+                "sender": each.sender,
+            }
+            for each in letters
+        ]
+        return as_json({"messages": shown})
+    if not letters:
+        return f"nothing waits for client {args.name}"
+    now = int(time.time())
+    rows = [
+        (
+            each.number,
+            each.queue,
+            each.bytes,
+            f"{utc(each.kept_at_ms // 1000)} ({span(each.kept_at_ms // 1000 - now)})",
+            each.sender,
+        )
+        for each in letters
+    ]
+    return table(("NUMBER", "QUEUE", "BYTES", "KEPT", "FROM"), rows)
 
 
 def rotate(args: argparse.Namespace, settings: Settings) -> str:
@@ -164,8 +269,8 @@ def list_clients(args: argparse.Namespace, settings: Settings) -> str:
             each.name,
             each.client_id,
             _state(each),
-            f"{each.slots_used}/{each.quota.slots}",
-            f"{each.bytes_used}/{each.quota.bytes}",
+            f"{each.slots_used}/{each.limits.slots}",
+            f"{each.bytes_used}/{each.limits.bytes}",
             utc(each.created_at),
         )
         for each in clients
@@ -224,31 +329,6 @@ def remove(args: argparse.Namespace, settings: Settings) -> str:
     if args.json:
         return as_json({"removed": args.name})
     return f"client {args.name} is removed"
-
-
-def status(args: argparse.Namespace, settings: Settings) -> str:
-    """What the running server stands on, and what it did."""
-    with connect(settings) as server:
-        answer = server.status()
-    pairs: list[tuple[str, object]] = [
-        (name, getattr(answer, name))
-        for name in (
-            "version",
-            "node_id",
-            "lnd_version",
-            "mode",
-            "network",
-            "redis",
-            "durability",
-            "stream_up",
-        )
-    ]
-    counters = dict(sorted(answer.counters.items()))
-    if args.json:
-        return as_json(dict(pairs) | {"counters": counters})
-    pairs[-1] = ("onion messages", "arriving" if answer.stream_up else "not arriving: LND is away")
-    text = fields((name.replace("_", " "), value) for name, value in pairs)
-    return f"{text}\n\n{table(('COUNTER', 'COUNT'), counters.items())}" if counters else text
 
 
 def macaroon_permissions(args: argparse.Namespace, settings: Settings) -> str:

@@ -7,24 +7,26 @@ allowed, lost is not. While the store is away, letters wait in bounded memory.
 
 import asyncio
 import contextlib
-import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
 
+import structlog
+
+from sidecar.allowances import Allowances, Limit
 from sidecar.bindings import Bindings
 from sidecar.core.bounded import Bounded
 from sidecar.core.errors import PeerNotConnected, SidecarError, StoreUnavailable
 from sidecar.core.limits import Rate
-from sidecar.core.mailbox import Letter, MailLimits, MailUse
+from sidecar.core.mailbox import Letter, MailUse, MailUses
 from sidecar.core.turns import Turns
 from sidecar.core.webhooks import ONION_MESSAGE_INCOMING
 from sidecar.deliveries import ANSWERS, RETRY_AFTER, Connection, Deliveries
+from sidecar.pending import Pending
 from sidecar.ports import Clock, MailStore, Notifier, OnionTransport, PeerChange, Peers, PeersNow
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 LOOK_EVERY = 10.0
 """Seconds between looks at what nodes have sent, while any letter lacks proof."""
@@ -38,26 +40,11 @@ NEWS_MS = 600_000
 WAKES_WITHOUT_NEWS = 3
 """Times that a node is woken anew for letters that it may not have got, before there are new ones."""
 
-MEMORY_BYTES = 16 * 1024 * 1024
-"""Bytes of letters that wait in memory while the store is away; 16 MB is some 10,000 small ones."""
-
 TIDY_EVERY = 3_600.0
 
 
 Outcome = Literal["sent", "kept", "lost"]
 """What became of a letter: it went out, it waits, or there was no room for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class MailroomSettings:
-    """What each queue of a client may hold, and the bytes of all mailboxes together (approximate).
-
-    `answers` is what a node may be made to send by what it is handed, in bytes.
-    """
-
-    limits: MailLimits
-    total_bytes: int
-    answers: Rate = ANSWERS
 
 
 class Mailroom:
@@ -66,7 +53,7 @@ class Mailroom:
     def __init__(
         self,
         *,
-        settings: MailroomSettings,
+        allowances: Allowances,
         bindings: Bindings,
         store: MailStore,
         transport: OnionTransport,
@@ -74,8 +61,10 @@ class Mailroom:
         notifier: Notifier,
         clock: Clock,
         counters: Counter[str],
+        answers: Rate = ANSWERS,
     ) -> None:
-        self._settings = settings
+        """`answers`: what a node may be made to send by what it is handed, in bytes."""
+        self._allowances = allowances
         self._bindings = bindings
         self._store = store
         self._transport = transport
@@ -85,22 +74,18 @@ class Mailroom:
         self._counters = counters
         self._online: dict[bytes, Connection] = {}
         self._watching = asyncio.Event()
-        self._uses: dict[bytes, MailUse] = {}
-        self._bytes = 0
-        self._pending: deque[Letter] = deque()
-        self._pending_for: Counter[bytes] = Counter()
-        self._pending_bytes = 0
-        self._has_pending = asyncio.Event()
+        self._uses = MailUses()
+        self._pending = Pending()
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._turns = Turns()
         self._deliveries = Deliveries(
             store=store,
             send=self._send,
-            in_memory=lambda node: [letter for letter in self._pending if letter.to == node],
+            in_memory=self._pending.of,
             turns=self._turns,
             clock=clock,
             counters=counters,
-            answers=settings.answers,
+            answers=answers,
         )
         self._wakes: Bounded[bytes, int] = Bounded(10_000)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,41 +114,34 @@ class Mailroom:
         """Put a letter on disk, or else in memory: whether there was room, and its number on disk."""
         client_id = self._bindings.client_of(letter.to)
         # What waits in memory goes first: a later letter must not overtake it.
-        if client_id is None or self._pending_for[letter.to]:
+        if client_id is None or self._pending.waits_for(letter.to):
             return self._put_aside(letter), None
         try:
             return True, await self._store_letter(client_id, letter)
         except StoreUnavailable:
             return self._put_aside(letter), None
         except SidecarError as error:
-            self._counters[f"mail.dropped.{error.reason}"] += 1
+            self._refused(client_id, error)
             return False, None
 
     async def _store_letter(self, client_id: bytes, letter: Letter) -> int:
-        room = self._settings.total_bytes - self._bytes
-        kept = await self._store.keep(client_id, letter, self._settings.limits, room)
-        self._note_use(client_id, kept.use)
+        room = self._allowances.defaults.mail_total_bytes - self._uses.bytes
+        kept = await self._store.keep(client_id, letter, self._allowances.mail(), room)
+        self._uses.note(client_id, kept.use)
         self._counters["mail.kept"] += 1
         if kept.dropped:
             self._counters["mail.dropped.pushed-out"] += kept.dropped
+            self._allowances.refuse(client_id, Limit.MAILBOX, kept.dropped)
         return kept.number
 
-    def _note_use(self, client_id: bytes, use: MailUse) -> None:
-        before = self._uses.pop(client_id, None)
-        self._bytes += use.bytes - (before.bytes if before else 0)
-        if use.letters:
-            self._uses[client_id] = use
+    def _refused(self, client_id: bytes, error: SidecarError) -> None:
+        self._counters[f"mail.dropped.{error.reason}"] += 1
+        self._allowances.refused(client_id, error)
 
     def _put_aside(self, letter: Letter) -> bool:
-        if self._pending_bytes + letter.size > MEMORY_BYTES:
-            self._counters["mail.dropped.memory-full"] += 1
-            return False
-        self._pending.append(letter)
-        self._pending_for[letter.to] += 1
-        self._pending_bytes += letter.size
-        self._counters["mail.in-memory"] += 1
-        self._has_pending.set()
-        return True
+        there_is_room = self._pending.put(letter)
+        self._counters["mail.in-memory" if there_is_room else "mail.dropped.memory-full"] += 1
+        return there_is_room
 
     async def _hand_to(
         self, letter: Letter, number: int | None, *, passed_on: bool = False, kept: bool = True
@@ -202,7 +180,8 @@ class Mailroom:
         self._watching.set()
 
     def _wake(self, node: bytes) -> None:
-        self._notifier.notify(node, ONION_MESSAGE_INCOMING)
+        if not self._is_paused(node):
+            self._notifier.notify(node, ONION_MESSAGE_INCOMING)
 
     def _wake_again(self, node: bytes) -> None:
         """Wake a node for what it was sent already: a few times, or a flaky one would never sleep."""
@@ -212,11 +191,32 @@ class Mailroom:
 
     def use(self, client_id: bytes) -> MailUse | None:
         """What waits for a client; None for nothing."""
-        return self._uses.get(client_id)
+        return self._uses.of(client_id)
+
+    def total(self) -> tuple[int, int]:
+        """Letters and bytes of all mailboxes together; approximate, as `use`."""
+        return self._uses.letters(), self._uses.bytes
 
     def forget(self, client_id: bytes) -> None:
         """A client was revoked or removed, and its mailbox with it."""
-        self._note_use(client_id, MailUse(letters=0, bytes=0, newest_ms=0))
+        self._uses.forget(client_id)
+
+    def pause(self, node: bytes) -> None:
+        """The client of a node was paused: hand over no more. The allowances know it already."""
+        if (connection := self._online.get(node)) is not None:
+            connection.ended = True
+
+    def resume(self, node: bytes) -> None:
+        """The client of a node is served again: hand over what waited, or wake the node for it."""
+        client_id = self._bindings.client_of(node)
+        if node in self._online:
+            self._came([node])
+        elif client_id is not None and self._uses.of(client_id) is not None:
+            self._wake(node)
+
+    def _is_paused(self, node: bytes) -> bool:
+        client_id = self._bindings.client_of(node)
+        return client_id is not None and self._allowances.is_paused(client_id)
 
     # --- nodes come, go, and show life --------------------------------------------------------------
 
@@ -233,7 +233,7 @@ class Mailroom:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._pending:
-                log.warning("%d letters for clients are lost: the store was away", len(self._pending))
+                log.warning("letters for clients are lost: the store was away", letters=len(self._pending))
 
     async def _follow(self) -> None:
         await self._read_uses()
@@ -259,8 +259,14 @@ class Mailroom:
                 await asyncio.sleep(RETRY_AFTER)
                 continue
             for client_id, use in uses.items():
-                self._note_use(client_id, use)
+                self._uses.note(client_id, use)
             return
+
+    async def imported(self) -> None:
+        """An import has brought mailboxes, and who is whose: as after a start."""
+        await self._read_uses()
+        self._came(list(self._online))
+        self._wake_waiting()
 
     def _came(self, nodes: Iterable[bytes]) -> None:
         for node in nodes:
@@ -268,7 +274,8 @@ class Mailroom:
                 earlier.ended = True
             self._online[node] = connection = Connection(self._clock.now_ms())
             self._notifier.connected(node)
-            if (client_id := self._bindings.client_of(node)) is not None:
+            client_id = self._bindings.client_of(node)
+            if client_id is not None and not self._allowances.is_paused(client_id):
                 connection.delivering = True
                 task = asyncio.create_task(self._deliveries.deliver(node, client_id, connection))
                 self._tasks.add(task)
@@ -284,7 +291,7 @@ class Mailroom:
     def _wake_waiting(self) -> None:
         """After a start: whoever has fresh mail may not have been told of it."""
         since = self._clock.now_ms() - NEWS_MS
-        fresh = {client_id for client_id, use in self._uses.items() if use.letters and use.newest_ms >= since}
+        fresh = {client_id for client_id, use in self._uses.filled() if use.newest_ms >= since}
         for node, client_id in self._bindings.items():
             if client_id in fresh and node not in self._online:
                 self._wake(node)
@@ -305,7 +312,7 @@ class Mailroom:
                 await self.look()
             except SidecarError as error:
                 # LND away, or its macaroon being replaced: the messages' own stream tells the operator.
-                log.debug("can't see who lives: %s", error)
+                log.debug("can't see who lives", error=str(error))
                 continue
             if not any(connection.watch for connection in self._online.values()):
                 self._watching.clear()
@@ -337,32 +344,31 @@ class Mailroom:
         if not numbers or client_id is None:
             return
         try:
-            self._note_use(client_id, await self._store.drop_mail(client_id, numbers))
+            self._uses.note(client_id, await self._store.drop_mail(client_id, numbers))
         except StoreUnavailable:
             return  # they go out once more on the next connection
         self._counters["mail.arrived"] += len(numbers)
 
     # --- while the store is away, and in the long run -----------------------------------------------
 
+    async def until_stored(self) -> None:
+        """Wait until no letter is in memory alone."""
+        await self._pending.empty.wait()
+
     async def _empty_memory(self) -> None:
         while True:
-            await self._has_pending.wait()
-            letter = self._pending[0]
+            await self._pending.filled.wait()
+            letter = self._pending.first()
             number: int | None = None
-            try:
-                if (client_id := self._bindings.client_of(letter.to)) is not None:
+            if (client_id := self._bindings.client_of(letter.to)) is not None:
+                try:
                     number = await self._store_letter(client_id, letter)
-            except StoreUnavailable:
-                await asyncio.sleep(RETRY_AFTER)
-                continue
-            except SidecarError as error:
-                self._counters[f"mail.dropped.{error.reason}"] += 1
-            self._pending.popleft()
-            self._pending_for[letter.to] -= 1
-            self._pending_bytes -= letter.size
-            if not self._pending:
-                self._has_pending.clear()
-                self._pending_for.clear()
+                except StoreUnavailable:
+                    await asyncio.sleep(RETRY_AFTER)
+                    continue
+                except SidecarError as error:
+                    self._refused(client_id, error)
+            self._pending.drop_first()
             if number is not None:
                 with contextlib.suppress(SidecarError):
                     await self._hand_to(letter, number)
@@ -371,7 +377,7 @@ class Mailroom:
         """Let go of what has expired: a mailbox that nobody touches still counts until it is looked at."""
         while True:
             await asyncio.sleep(TIDY_EVERY)
-            old = self._clock.now_ms() - self._settings.limits.ttl * 1_000
-            for client_id in [client_id for client_id, use in self._uses.items() if use.newest_ms < old]:
+            old = self._clock.now_ms() - self._allowances.defaults.mail_ttl * 1_000
+            for client_id in [client_id for client_id, use in self._uses.filled() if use.newest_ms < old]:
                 with contextlib.suppress(StoreUnavailable):
-                    self._note_use(client_id, await self._store.drop_mail(client_id, []))
+                    self._uses.note(client_id, await self._store.drop_mail(client_id, []))

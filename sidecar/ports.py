@@ -1,11 +1,21 @@
 """What the service needs from the world, as Protocols: adapters fulfil them, tests may too."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sidecar.core.mailbox import Kept, Letter, MailLimits, MailUse
-from sidecar.core.model import BoundBy, Client, Loaded, StoredInvoice, TimestampForm, Usage
+from sidecar.core.mailbox import Kept, Letter, LetterNote, MailLimits, MailUse
+from sidecar.core.model import (
+    MOST_USAGE,
+    BoundBy,
+    Client,
+    Loaded,
+    Quota,
+    StoredInvoice,
+    Terms,
+    TimestampForm,
+    Usage,
+)
 from sidecar.core.webhooks import Delivery, Webhook, WebhookSet, WebhookState
 
 
@@ -117,11 +127,14 @@ class Store(Protocol):
     async def load(self, client_id: bytes, slot: int) -> Loaded:
         """The client and one slot of it, in one round trip."""
 
-    async def save(self, client_id: bytes, invoice: StoredInvoice, mark_until: int) -> Usage:
+    async def save(
+        self, client_id: bytes, invoice: StoredInvoice, mark_until: int, most: Usage = MOST_USAGE
+    ) -> Usage:
         """Put an invoice into its slot, replacing what was there; return once it is on disk.
 
-        The slot's mark is kept until `mark_until` at least. Raises UnknownClient,
-        ClientRevoked, SlotOutOfRange, QuotaExceeded, StaleOffer, StaleInvoice.
+        The slot's mark is kept until `mark_until` at least. `most` holds where the client has no
+        limit of its own. Raises UnknownClient, ClientRevoked, ClientPaused, SlotOutOfRange,
+        QuotaExceeded, StaleOffer, StaleInvoice.
         """
 
     async def add_client(self, client: Client) -> None:
@@ -136,6 +149,18 @@ class Store(Protocol):
     async def invoices(self, client_id: bytes) -> Sequence[StoredInvoice]:
         """A client's stored invoices by slot."""
 
+    async def terms(self) -> Mapping[bytes, Terms]:
+        """The terms of every client that has limits of its own or is paused, by its id."""
+
+    async def update_quota(self, client_id: bytes, changes: Quota, reset: Collection[str] = ()) -> Client:
+        """Change a client's own limits: set those of `changes`, and drop the fields named in `reset`.
+
+        Raises NoSuchClient, ClientRevoked.
+        """
+
+    async def pause_client(self, client_id: bytes, *, paused: bool) -> Client:
+        """Serve a client no more for now, or again. Raises NoSuchClient, ClientRevoked."""
+
     async def rotate_client(self, client_id: bytes) -> Client:
         """Raise the generation of the client's request paths. Raises NoSuchClient."""
 
@@ -146,7 +171,7 @@ class Store(Protocol):
         """Forget the client and all that is its own. Raises NoSuchClient."""
 
     async def bindings(self) -> Mapping[bytes, bytes]:
-        """The client_id of each node that is bound to a client, by node id."""
+        """The client_id of each node that is bound to a client that is not revoked, by node id."""
 
     async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
         """Say which node a client is; None: not known (any more).
@@ -166,14 +191,17 @@ class MailStore(Protocol):
     async def keep(self, client_id: bytes, letter: Letter, limits: MailLimits, room: int) -> Kept:
         """Put a letter last in its queue; return once it is on disk.
 
-        Past `limits` of its queue, or past `room` more bytes, the oldest letters of the heaviest
-        sender in that queue are dropped, the new letter counted among them. Letters older than the
-        TTL are gone. Raises UnknownClient, ClientRevoked, and MailboxFull when the letter itself
-        is what would be dropped (nothing is changed then).
+        Past the limits of its queue (the client's own, else `limits`), or past `room` more bytes, the
+        oldest letters of the heaviest sender in that queue are dropped, the new letter counted among
+        them. Letters older than the TTL are gone. Raises UnknownClient, ClientRevoked, ClientPaused,
+        and MailboxFull when the letter itself is what would be dropped (nothing is changed then).
         """
 
     async def mail(self, client_id: bytes) -> Sequence[tuple[int, Letter]]:
         """All letters of a client with their numbers, in the order in which they were kept."""
+
+    async def mail_list(self, client_id: bytes) -> Sequence[LetterNote]:
+        """What waits for a client, in that order, without what it says."""
 
     async def drop_mail(self, client_id: bytes, numbers: Sequence[int]) -> MailUse:
         """Forget letters that arrived; numbers that are not there are let be."""

@@ -5,11 +5,12 @@ nothing (save for invoice_error, which core/server.py decides on).
 """
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
+import structlog
+
+from sidecar.allowances import Allowances, Limit
 from sidecar.bindings import Bindings
 from sidecar.core import keys, messages, offers
 from sidecar.core.context import Context, Kind, OfferContext, RequestContext
@@ -18,6 +19,7 @@ from sidecar.core.errors import (
     ContentNotServed,
     OperatorError,
     RateLimited,
+    Refused,
     Repeated,
     SidecarError,
     Unavailable,
@@ -32,8 +34,9 @@ from sidecar.courier import Courier
 from sidecar.mailroom import Mailroom
 from sidecar.peeler import Landed, Passing, Peeler
 from sidecar.ports import Clock, Graph, OnionTransport, Received, Store
+from sidecar.timings import Measured, Timed, Timings
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 MAX_AT_ONCE = 64
 """Messages in work at once; the rest wait in the transport's bounded queue."""
@@ -50,16 +53,6 @@ MAX_ANSWERS = 3
 PEER_RATE = Rate(per_second=512_000 / 8, burst=524_288)
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceLimits:
-    """Limits counted in process: invoice requests an offer and a client, and a client's own messages."""
-
-    offer: Rate
-    client: Rate
-    stores: Rate
-    offer_paths: Rate
-
-
 class SidecarService:
     """The server at work. `counters` tell what was done and dropped, by reason."""
 
@@ -74,12 +67,16 @@ class SidecarService:
         store: Store,
         bindings: Bindings,
         mailroom: Mailroom,
+        allowances: Allowances,
         clock: Clock,
         entropy: Entropy,
-        limits: ServiceLimits,
         counters: Counter[str],
+        timings: Timings | None = None,
+        problem: Callable[[str, str], None] = lambda _reason, _text: None,
     ) -> None:
         self.counters = counters
+        self._timings = timings or Timings()
+        self._problem = problem
         self._server = server
         self._peeler = peeler
         self._courier = courier
@@ -88,12 +85,9 @@ class SidecarService:
         self._store = store
         self._bindings = bindings
         self._mailroom = mailroom
+        self._allowances = allowances
         self._clock = clock
         self._entropy = entropy
-        self._offers = TokenBuckets(limits.offer)
-        self._clients = TokenBuckets(limits.client)
-        self._stores = TokenBuckets(limits.stores)
-        self._offer_paths = TokenBuckets(limits.offer_paths)
         self._peers = TokenBuckets(PEER_RATE)
         self._answered = Recent(REPEAT_WINDOW_MS)
         self._complained: set[str] = set()
@@ -107,61 +101,71 @@ class SidecarService:
                 # A path that was used before is limited before it costs anything: a flood over
                 # one offer's path takes no place from the others.
                 context = self._peeler.context_of(received.path_key)
-                if not self._may_enter(received, context):
-                    self.counters[f"dropped.{RateLimited.reason}"] += 1
+                try:
+                    self._admit(received, context)
+                except Refused as refusal:
+                    self.counters[f"dropped.{refusal.reason}"] += 1
                     continue
                 await at_once.acquire()
                 task = tasks.create_task(self._handle(received, limited=context is not None))
                 task.add_done_callback(lambda _: at_once.release())
 
     async def _handle(self, received: Received, *, limited: bool) -> None:
+        with self._timings.measure(Timed.MESSAGE, "other") as message:
+            await self._handle_timed(received, message, limited=limited)
+
+    async def _handle_timed(self, received: Received, message: Measured, *, limited: bool) -> None:
         try:
             async with asyncio.timeout(MESSAGE_TIMEOUT):
-                await self._process(received, limited=limited)
+                await self._process(received, message, limited=limited)
         except SidecarError as error:
+            message.outcome = "dropped"
             self.counters[f"dropped.{error.reason}"] += 1
-            log.debug("dropped: %s: %s", error.reason, error)
+            log.debug("dropped", reason=error.reason, error=str(error))
             self._complain(error)
         except TimeoutError:
+            message.outcome = "failed"
             self.counters["dropped.timeout"] += 1
         except Exception:
             # A fault of ours. The loop goes on: one message must not stop the rest.
+            message.outcome = "failed"
             self.counters["dropped.internal-error"] += 1
             log.exception("a message caused a fault in the sidecar; please report it")
 
-    async def _process(self, received: Received, *, limited: bool) -> None:
+    async def _process(self, received: Received, message: Measured, *, limited: bool) -> None:
         await self._mailroom.heard(received.peer)
         match await self._peeler.peel(received):
             case Landed(context, payload):
-                if not limited and not self._within_limits(context):
-                    raise RateLimited("over a limit of its offer or client")
-                effects = await self._decide(received.peer, context, payload)
-                await self._perform(effects, received.peer)
+                message.label = messages.name_of(payload.content_type)
+                if not limited:
+                    self._allowances.admit(context, self._clock.now_ms())
+                try:
+                    effects = await self._decide(received.peer, context, payload)
+                    await self._perform(effects, received.peer)
+                except Refused as refusal:
+                    self._allowances.refused(context.client_id, refusal)
+                    raise
             case Passing() as passing:
+                message.label = "passing"
                 await self._pass_on(received, passing)
 
-    def _may_enter(self, received: Received, context: Context | None) -> bool:
+    def _admit(self, received: Received, context: Context | None) -> None:
+        """Let a message in, or not, before it costs anything. Raises ClientPaused, RateLimited."""
+        now_ms = self._clock.now_ms()
         if context is not None:
-            return self._within_limits(context)
+            self._allowances.admit(context, now_ms)
         # LND ≥ 0.21 limits its peers itself; for an earlier one we stand in.
-        if self._transport.forwards_for_others:
-            return self._peers.take(received.peer, self._clock.now_ms(), len(received.onion))
-        return True
-
-    def _within_limits(self, context: Context) -> bool:
-        now = self._clock.now_ms()
-        if isinstance(context, RequestContext):
-            return self._offer_paths.take(context.client_id, now)
-        if context.kind is Kind.SERVE_STATIC_INVOICE:
-            return self._stores.take(context.client_id, now)
-        offer = (context.client_id, context.slot, context.tag)
-        return self._offers.take(offer, now) and self._clients.take(context.client_id, now)
+        elif self._transport.forwards_for_others and not self._peers.take(
+            received.peer, now_ms, len(received.onion)
+        ):
+            raise RateLimited("over the limit of its peer")
 
     def _complain(self, error: SidecarError) -> None:
         """Say what keeps messages from being served: once, until one goes through again."""
         if isinstance(error, OperatorError | Unavailable) and error.reason not in self._complained:
             self._complained.add(error.reason)
-            log.error("messages are lost: %s", error)
+            self._problem(error.reason, str(error))
+            log.error("messages are lost", error=str(error))
 
     # --- for others -------------------------------------------------------------------------------
 
@@ -174,7 +178,7 @@ class SidecarService:
             if not by_lnd:
                 raise
             node_id = b""
-        if self._bindings.client_of(node_id) is None:
+        if not self._keeps_mail_of(node_id):
             if by_lnd:
                 self.counters["passed"] += 1
                 return
@@ -195,6 +199,18 @@ class SidecarService:
         )
         self.counters[f"{await self._mailroom.take(letter, passed_on=by_lnd)}.message"] += 1
 
+    def _keeps_mail_of(self, node_id: bytes) -> bool:
+        """Whether a node is a client's that is served. A paused one's is to us what any other node is.
+
+        With an LND that forwards by itself it can't be otherwise: what the wallet gets from others while
+        it is online does not wait for us. So it is with every LND, and just the mailbox is closed.
+        """
+        client_id = self._bindings.client_of(node_id)
+        if client_id is None or not self._allowances.is_paused(client_id):
+            return client_id is not None
+        self._allowances.refuse(client_id, Limit.PAUSED)
+        return False
+
     # --- load, decide -----------------------------------------------------------------------------
 
     async def _decide(self, sender: bytes, context: Context, payload: FinalPayload) -> list[Effect]:
@@ -206,16 +222,16 @@ class SidecarService:
         if content_type is None or not messages.is_blip66(content_type):
             raise ContentNotServed(f"content type {content_type}")
         message, family = messages.decode(content_type, payload.content)
-        now_ms = self._clock.now_ms()
+        now_ms, defaults = self._clock.now_ms(), self._allowances.defaults.client
         match message, context:
             case OfferPathsRequest(slot), RequestContext(client_id):
                 arrival = Arrival(
                     context, payload.reply_path, await self._store.load(client_id, slot), now_ms
                 )
-                return self._server.on_offer_paths_request(arrival, message, family, self._entropy)
+                return self._server.on_offer_paths_request(arrival, message, family, self._entropy, defaults)
             case ServeStaticInvoice(), OfferContext(Kind.SERVE_STATIC_INVOICE, client_id, slot):
                 served = Arrival(context, payload.reply_path, await self._store.load(client_id, slot), now_ms)
-                admitted = self._server.admit_static_invoice(served, message, family)
+                admitted = self._server.admit_static_invoice(served, message, family, defaults)
                 opened = [await self._peeler.walk(path) for path in admitted.invoice.offer.paths]
                 given = message.forward_invoice_request_path
                 forward_path = await self._courier.past_lnd(given)
@@ -247,7 +263,8 @@ class SidecarService:
         for effect in effects:
             if isinstance(effect, Save):
                 # What it raises ends the list: nothing is acknowledged that was not kept.
-                await self._store.save(effect.client_id, effect.invoice, effect.mark_until)
+                most = self._allowances.usage()
+                await self._store.save(effect.client_id, effect.invoice, effect.mark_until, most)
                 self.counters["stored"] += 1
         async with asyncio.TaskGroup() as beside:
             for effect in effects:
@@ -268,13 +285,13 @@ class SidecarService:
         except SidecarError as error:
             # An offline wallet must not cost the payer the invoice: the list goes on.
             self.counters[f"unsent.{what}.{error.reason}"] += 1
-            log.debug("not sent: %s: %s: %s", what, error.reason, error)
+            log.debug("not sent", what=what, reason=error.reason, error=str(error))
             self._complain(error)
 
     async def _send(self, message: Send, sender: bytes) -> None:
         parcel = await self._courier.pack(message)
         outcome = "sent"
-        if message.mail_key is not None and self._bindings.client_of(parcel.peer) is not None:
+        if message.mail_key is not None and self._keeps_mail_of(parcel.peer):
             letter = Letter(
                 queue=Queue.REQUESTS,
                 to=parcel.peer,

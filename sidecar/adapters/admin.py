@@ -2,15 +2,23 @@
 
 # ruff: noqa: N802, ARG002 - gRPC names the methods, and says what they are given
 
-import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sidecar.adapters.admin_server import Context, answered
+from sidecar.adapters.admin_records import (
+    check_quota,
+    client_message,
+    letter_message,
+    read_quota,
+    read_reset,
+    seconds_message,
+    slot_message,
+)
+from sidecar.adapters.admin_server import Context
 from sidecar.core import keys
 from sidecar.core.errors import (
     BadName,
@@ -20,27 +28,38 @@ from sidecar.core.errors import (
     ConfigError,
     NameTaken,
     NoSuchClient,
+    NoSuchInvoice,
 )
-from sidecar.core.mailbox import MailUse
+from sidecar.core.mailbox import LetterNote, MailUse
 from sidecar.core.model import (
     CLIENT_ID_HEX,
     CLIENT_ID_SIZE,
-    MAX_BYTES,
-    MAX_SLOTS,
-    MAX_TTL,
-    MIN_TTL,
     BoundBy,
     Client,
     ClientState,
+    Limits,
     Quota,
     StoredInvoice,
     TimestampForm,
     Usage,
 )
 from sidecar.ports import Store
+from sidecar.problems import Problem
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
+from sidecar.timings import Seconds
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "AdminService",
+    "Allowed",
+    "Binder",
+    "PathIssuer",
+    "StatusSnapshot",
+    "check_name",
+    "check_quota",
+    "find_client",
+    "read_node_id",
+    "read_timestamps",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -53,21 +72,34 @@ class PathIssuer(Protocol):
 
 
 class Binder(Protocol):
-    """Knows which node is which client."""
+    """Tells the running server what has changed."""
 
     async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
         """Say which node a client is. Raises NodeTaken, NoSuchClient, StoreUnavailable."""
 
     def add(self, client: Client) -> None:
-        """A client that was made with a node of its own."""
+        """A client that was made."""
+
+    def changed(self, client: Client) -> None:
+        """A client with other limits, or paused, or resumed."""
 
     def forget(self, client_id: bytes) -> None:
         """A client is not served any more."""
 
 
+class Allowed(Protocol):
+    """Knows what each client may use."""
+
+    def limits_under(self, quota: Quota) -> Limits:
+        """What holds for a client with this quota."""
+
+    def refusals(self, client_id: bytes) -> Mapping[str, int]:
+        """What was refused to a client since the start, by limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class StatusSnapshot:
-    """What `sidecar status` shows; `counters` count since the start, by reason."""
+    """What `sidecar status` shows; `counters` count since the start, by reason, `seconds` too."""
 
     version: str
     node_id: str
@@ -78,6 +110,16 @@ class StatusSnapshot:
     durability: str
     stream_up: bool
     counters: Mapping[str, int] = field(default_factory=dict)
+    started_at_ms: int = 0
+    clients: int = 0
+    slots_used: int = 0
+    bytes_used: int = 0
+    mail_letters: int = 0
+    mail_bytes: int = 0
+    queued: int = 0
+    seconds: Sequence[Seconds] = ()
+    problems: Sequence[Problem] = ()
+    """Newest first."""
 
 
 # --- rules --------------------------------------------------------------------------------------
@@ -90,18 +132,6 @@ def check_name(name: str) -> None:
     if CLIENT_ID_HEX.fullmatch(name):
         # Else `client remove` could mean either of two clients.
         raise BadName(f"{name!r} is no name: {2 * CLIENT_ID_SIZE} hex digits are a client id")
-
-
-def check_quota(quota: Quota) -> None:
-    """Refuse a quota that no client should have; its ttl is in seconds. Raises ConfigError."""
-    for field_name, value, low, high in (
-        ("slots", quota.slots, 1, MAX_SLOTS),
-        ("bytes", quota.bytes, 1, MAX_BYTES),
-        ("ttl", quota.ttl, MIN_TTL, MAX_TTL),
-    ):
-        if not low <= value <= high:
-            unit = " seconds" if field_name == "ttl" else ""
-            raise ConfigError(f"{field_name}: {value} is not allowed: give {low} to {high}{unit}")
 
 
 def read_node_id(text: str) -> bytes:
@@ -122,53 +152,29 @@ def read_timestamps(text: str) -> TimestampForm | None:
         raise ConfigError(f"timestamps: {text!r} is not allowed: give offset, z or default") from None
 
 
-# --- records to messages ------------------------------------------------------------------------
-
-_STATES = {
-    ClientState.ACTIVE: admin_pb2.CLIENT_STATE_ACTIVE,
-    ClientState.REVOKED: admin_pb2.CLIENT_STATE_REVOKED,
-}
-
-
-def _client(client: Client, usage: Usage, mail: MailUse | None = None) -> admin_pb2.Client:
-    quota = client.quota
-    return admin_pb2.Client(
-        client_id=client.client_id.hex(),
-        name=client.name,
-        state=_STATES[client.state],
-        generation=client.generation,
-        created_at=client.created_at,
-        quota=admin_pb2.Quota(slots=quota.slots, bytes=quota.bytes, ttl_seconds=quota.ttl),
-        slots_used=usage.slots,
-        bytes_used=usage.bytes,
-        node_id=client.node_id.hex() if client.node_id else "",
-        bound_by=client.bound_by.value if client.bound_by else "",
-        timestamps=client.timestamps.value if client.timestamps else "",
-        mail_letters=mail.letters if mail else 0,
-        mail_bytes=mail.bytes if mail else 0,
-    )
-
-
-def _slot(invoice: StoredInvoice) -> admin_pb2.Slot:
-    return admin_pb2.Slot(
-        slot=invoice.slot,
-        expires_at=invoice.expires_at,
-        invoice_created_at=invoice.created_at,
-        stored_at=invoice.stored_at,
-        bytes=invoice.size,
-        family=invoice.family.value,
-    )
-
-
 def _usage(invoices: Sequence[StoredInvoice]) -> Usage:
     return Usage(slots=len(invoices), bytes=sum(invoice.size for invoice in invoices))
+
+
+_NOTHING = Usage(slots=0, bytes=0)
+
+
+async def _no_letters(_client_id: bytes) -> Sequence[LetterNote]:
+    return []
+
+
+DryRun = Callable[[admin_pb2.DryRunRequest], Awaitable[admin_pb2.DryRunResponse]]
+"""What a payer would get, as adapters.admin_backup.DryRunner tells."""
+
+
+async def _no_dry_run(request: admin_pb2.DryRunRequest) -> admin_pb2.DryRunResponse:
+    raise NoSuchInvoice(f"no invoice is stored in slot {request.slot}")
 
 
 class AdminService(admin_pb2_grpc.AdminServicer):
     """Clients and status over a store, and what else the running server knows.
 
-    `defaults` fills the quota fields that a request leaves at 0; `mail_use` tells what waits for a
-    client; `now` gives seconds since the epoch.
+    `mail_use` tells how much waits for a client, `letters` what; `now` gives seconds since the epoch.
     """
 
     def __init__(
@@ -177,38 +183,35 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         issuer: PathIssuer,
         binder: Binder,
         status: Callable[[], StatusSnapshot],
-        defaults: Quota,
+        allowed: Allowed,
         *,
+        letters: Callable[[bytes], Awaitable[Sequence[LetterNote]]] = _no_letters,
         mail_use: Callable[[bytes], MailUse | None] = lambda _: None,
+        dry_run: DryRun = _no_dry_run,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._issuer = issuer
         self._binder = binder
         self._status = status
-        self._defaults = defaults
+        self._allowed = allowed
+        self._letters = letters
         self._mail_use = mail_use
+        self._dry_run = dry_run
         self._now = now
 
-    @answered
     async def AddClient(
         self, request: admin_pb2.AddClientRequest, context: Context
     ) -> admin_pb2.AddClientResponse:
         """Let a client in: ALREADY_EXISTS for a taken name, INVALID_ARGUMENT for a bad name or quota."""
         check_name(request.name)
-        quota = Quota(
-            slots=request.quota.slots or self._defaults.slots,
-            bytes=request.quota.bytes or self._defaults.bytes,
-            ttl=request.quota.ttl_seconds or self._defaults.ttl,
-        )
-        check_quota(quota)
         node_id = read_node_id(request.node_id) if request.node_id else None
         client = Client(
             client_id=secrets.token_bytes(CLIENT_ID_SIZE),
             name=request.name,
             state=ClientState.ACTIVE,
             generation=1,
-            quota=quota,
+            quota=read_quota(request.quota),
             created_at=int(self._now()),
             node_id=node_id,
             bound_by=None if node_id is None else BoundBy.OPERATOR,
@@ -224,62 +227,86 @@ class AdminService(admin_pb2_grpc.AdminServicer):
                 f"`sidecar client show {client.name}`"
             ) from None
         self._binder.add(client)
-        log.info("client %s added: %s", client.name, client.client_id.hex())
-        return admin_pb2.AddClientResponse(client=_client(client, Usage(slots=0, bytes=0)), paths=paths)
+        return admin_pb2.AddClientResponse(client=self._message(client, _NOTHING), paths=paths)
 
-    @answered
     async def ListClients(
         self, request: admin_pb2.ListClientsRequest, context: Context
     ) -> admin_pb2.ListClientsResponse:
         """All clients by name."""
         clients = await self._store.list_clients()
         return admin_pb2.ListClientsResponse(
-            clients=[_client(client, usage, self._mail_use(client.client_id)) for client, usage in clients]
+            clients=[self._message(client, usage) for client, usage in clients]
         )
 
-    @answered
     async def ShowClient(
         self, request: admin_pb2.ShowClientRequest, context: Context
     ) -> admin_pb2.ShowClientResponse:
         """One client with its slots and request paths; NOT_FOUND when there is none."""
         client = await self._find(request.name)
         invoices = await self._store.invoices(client.client_id)
-        active = client.state is ClientState.ACTIVE
+        revoked = client.state is ClientState.REVOKED
         return admin_pb2.ShowClientResponse(
-            client=_client(client, _usage(invoices), self._mail_use(client.client_id)),
-            slots=[_slot(invoice) for invoice in invoices],
+            client=self._message(client, _usage(invoices)),
+            slots=[slot_message(invoice) for invoice in invoices],
             # A revoked client's paths are met with silence: showing them would only mislead.
-            paths=await self._issuer.request_paths(client) if active else b"",
+            paths=b"" if revoked else await self._issuer.request_paths(client),
         )
 
-    @answered
     async def RotateClient(
         self, request: admin_pb2.RotateClientRequest, context: Context
     ) -> admin_pb2.RotateClientResponse:
         """New request paths for a client; FAILED_PRECONDITION when it is revoked."""
-        found = await self._find(request.name)
-        if found.state is ClientState.REVOKED:
-            raise ClientRevoked(
-                f"client {found.name} is revoked: remove it with `sidecar client remove {found.name}` "
-                "and add it again"
-            )
+        found = await self._find_served(request.name)
         client = await self._store.rotate_client(found.client_id)
-        log.info("client %s rotated: generation %d", client.name, client.generation)
         return admin_pb2.RotateClientResponse(
             client=await self._used(client), paths=await self._issuer.request_paths(client)
         )
 
-    @answered
+    async def UpdateClient(
+        self, request: admin_pb2.UpdateClientRequest, context: Context
+    ) -> admin_pb2.UpdateClientResponse:
+        """Change a client's own limits; what it has beyond them stays. FAILED_PRECONDITION when revoked."""
+        changes = read_quota(request.quota)
+        reset = read_reset(request.reset, changes)
+        found = await self._find_served(request.name)
+        client = await self._store.update_quota(found.client_id, changes, reset)
+        self._binder.changed(client)
+        return admin_pb2.UpdateClientResponse(client=await self._used(client))
+
+    async def PauseClient(
+        self, request: admin_pb2.PauseClientRequest, context: Context
+    ) -> admin_pb2.PauseClientResponse:
+        """Serve a client no more for now, and keep all that it has; FAILED_PRECONDITION when revoked."""
+        return admin_pb2.PauseClientResponse(client=await self._pause(request.name, paused=True))
+
+    async def ResumeClient(
+        self, request: admin_pb2.ResumeClientRequest, context: Context
+    ) -> admin_pb2.ResumeClientResponse:
+        """Serve a paused client again; FAILED_PRECONDITION when it is revoked."""
+        return admin_pb2.ResumeClientResponse(client=await self._pause(request.name, paused=False))
+
+    async def _pause(self, name: str, *, paused: bool) -> admin_pb2.Client:
+        found = await self._find_served(name)
+        client = await self._store.pause_client(found.client_id, paused=paused)
+        self._binder.changed(client)
+        return await self._used(client)
+
+    async def ListMail(
+        self, request: admin_pb2.ListMailRequest, context: Context
+    ) -> admin_pb2.ListMailResponse:
+        """What waits for a client, oldest first, without what it says."""
+        client = await self._find(request.name)
+        letters = await self._letters(client.client_id)
+        return admin_pb2.ListMailResponse(letters=[letter_message(each) for each in letters])
+
     async def RevokeClient(
         self, request: admin_pb2.RevokeClientRequest, context: Context
     ) -> admin_pb2.RevokeClientResponse:
         """Serve a client no more; its record and name stay."""
         client = await self._store.revoke_client((await self._find(request.name)).client_id)
         self._binder.forget(client.client_id)
-        log.info("client %s revoked", client.name)
-        return admin_pb2.RevokeClientResponse(client=_client(client, Usage(slots=0, bytes=0)))
+        return admin_pb2.RevokeClientResponse(client=self._message(client, _NOTHING))
 
-    @answered
     async def RemoveClient(
         self, request: admin_pb2.RemoveClientRequest, context: Context
     ) -> admin_pb2.RemoveClientResponse:
@@ -287,10 +314,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         client = await self._find(request.name)
         await self._store.remove_client(client.client_id)
         self._binder.forget(client.client_id)
-        log.info("client %s removed", client.name)
         return admin_pb2.RemoveClientResponse()
 
-    @answered
     async def RebindClient(
         self, request: admin_pb2.RebindClientRequest, context: Context
     ) -> admin_pb2.RebindClientResponse:
@@ -300,11 +325,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             raise ClientRevoked(f"client {found.name} is revoked: nothing is kept for it")
         node_id = read_node_id(request.node_id) if request.node_id else None
         client = await self._binder.bind(found.client_id, node_id, BoundBy.OPERATOR)
-        if node_id is None:
-            log.info("client %s: its node is learnt anew", client.name)
         return admin_pb2.RebindClientResponse(client=await self._used(client))
 
-    @answered
     async def SetTimestamps(
         self, request: admin_pb2.SetTimestampsRequest, context: Context
     ) -> admin_pb2.SetTimestampsResponse:
@@ -315,10 +337,17 @@ class AdminService(admin_pb2_grpc.AdminServicer):
 
     async def _used(self, client: Client) -> admin_pb2.Client:
         """A client with what it uses."""
-        usage = _usage(await self._store.invoices(client.client_id))
-        return _client(client, usage, self._mail_use(client.client_id))
+        return self._message(client, _usage(await self._store.invoices(client.client_id)))
 
-    @answered
+    def _message(self, client: Client, usage: Usage) -> admin_pb2.Client:
+        client_id, allowed = client.client_id, self._allowed
+        mail, limits = self._mail_use(client_id), allowed.limits_under(client.quota)
+        return client_message(client, usage, mail, limits, allowed.refusals(client_id))
+
+    async def DryRun(self, request: admin_pb2.DryRunRequest, context: Context) -> admin_pb2.DryRunResponse:
+        """What a payer of one of the client's offers would get now; NOT_FOUND for an empty slot."""
+        return await self._dry_run(request)
+
     async def GetStatus(
         self, request: admin_pb2.GetStatusRequest, context: Context
     ) -> admin_pb2.GetStatusResponse:
@@ -334,10 +363,32 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             durability=snapshot.durability,
             stream_up=snapshot.stream_up,
             counters=snapshot.counters,
+            started_at_ms=snapshot.started_at_ms,
+            clients=snapshot.clients,
+            slots_used=snapshot.slots_used,
+            bytes_used=snapshot.bytes_used,
+            mail_letters=snapshot.mail_letters,
+            mail_bytes=snapshot.mail_bytes,
+            queued=snapshot.queued,
+            seconds=[seconds_message(each) for each in snapshot.seconds],
+            problems=[
+                admin_pb2.Problem(at_ms=each.at_ms, reason=each.reason, text=each.text)
+                for each in snapshot.problems
+            ],
         )
 
     async def _find(self, name: str) -> Client:
         return await find_client(self._store, name)
+
+    async def _find_served(self, name: str) -> Client:
+        """A client that is not revoked. Raises ClientRevoked."""
+        client = await self._find(name)
+        if client.state is ClientState.REVOKED:
+            raise ClientRevoked(
+                f"client {client.name} is revoked: remove it with `sidecar client remove {client.name}` "
+                "and add it again"
+            )
+        return client
 
 
 async def find_client(store: Store, name: str) -> Client:

@@ -7,7 +7,6 @@ it is synchronous, keeps its data in temporary files, and stops the server with 
 import asyncio
 import contextlib
 import importlib.util
-import logging
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -25,7 +25,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from sidecar.adapters.locks import locked
 from sidecar.core.errors import StoreSetupError
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 MAX_SOCKET_PATH = 103
 """Bytes of a path that fit in sun_path with its NUL on every system that we run on."""
@@ -139,7 +139,7 @@ class EmbeddedRedis:
             return
         try:
             pid = int(self._pidfile.read_text(encoding="ascii"))
-            log.warning("stopping redis-server %d, which a killed sidecar left behind", pid)
+            log.warning("stopping a redis-server that a killed sidecar left behind", pid=pid)
             os.kill(pid, signal.SIGTERM)
         except (OSError, ValueError) as error:
             raise StoreSetupError(
@@ -169,7 +169,7 @@ class EmbeddedRedis:
                 process.kill()
                 await process.wait()
             raise
-        log.info("embedded redis-server %d is up", process.pid)
+        log.info("the embedded redis-server is up", pid=process.pid)
         return process
 
     async def _spawn(self) -> asyncio.subprocess.Process:
@@ -231,7 +231,7 @@ class EmbeddedRedis:
         """Start the server again whenever it ends, for as long as the sidecar lives."""
         while self._process is not None:
             code = await self._process.wait()
-            log.warning("embedded redis-server ended with %s: starting it again", code)
+            log.warning("the embedded redis-server ended: starting it again", code=code)
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(StoreSetupError),
                 wait=wait_exponential(multiplier=0.1, max=5),
@@ -249,7 +249,7 @@ class EmbeddedRedis:
             async with asyncio.timeout(STOP_TIMEOUT):
                 await process.wait()
         except TimeoutError:
-            log.warning("embedded redis-server %d does not stop: killing it", process.pid)
+            log.warning("the embedded redis-server does not stop: killing it", pid=process.pid)
             process.kill()
             await process.wait()
 
@@ -302,4 +302,5 @@ async def _probing(socket: Path) -> AsyncIterator[Redis]:
 def _log_first_failure(state: RetryCallState) -> None:
     """Say once, not at each try, that the server can't be started again."""
     if state.attempt_number == 1 and state.outcome is not None:
-        log.error("%s; trying until it does", state.outcome.exception())
+        error = str(state.outcome.exception())
+        log.error("the embedded redis-server does not start: trying until it does", error=error)

@@ -7,17 +7,20 @@ returns at once.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from sidecar.core.errors import (
     BoundOtherwise,
+    ClientPaused,
     ClientRevoked,
     MailboxFull,
     NameTaken,
@@ -33,6 +36,9 @@ from sidecar.core.errors import (
     TooManyWebhooks,
     UnknownClient,
 )
+from sidecar.timings import Timed, Timings
+
+log = structlog.get_logger(__name__)
 
 Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[Argument, ...]
@@ -48,6 +54,7 @@ REFUSALS: Mapping[str, type[SidecarError]] = {
     for error in (
         UnknownClient,
         ClientRevoked,
+        ClientPaused,
         SlotOutOfRange,
         QuotaExceeded,
         StaleOffer,
@@ -92,10 +99,13 @@ class RedisLink:
     A change with `durable=False` does not wait for WAITAOF: for what may be lost in a crash.
     """
 
-    def __init__(self, redis: Redis, *, waitaof: bool, writers: int) -> None:
+    def __init__(self, redis: Redis, *, waitaof: bool, writers: int, timings: Timings | None = None) -> None:
         """`waitaof`, `writers`: as RedisStore takes them."""
         self._redis = redis
+        self._timings = timings or Timings()
         self._waitaof = waitaof
+        self._worked = False
+        self._failing = ""
         self._writers = asyncio.Semaphore(writers)
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
@@ -112,17 +122,19 @@ class RedisLink:
 
     async def read(self, *commands: Command, atomic: bool = False) -> list[Any]:
         """The answers to commands that change nothing, in one round trip."""
-        try:
-            replies = await self._send(commands, atomic=atomic)
-        except StoreUnavailable as error:
-            # A pooled connection that Redis closed may show it only when it is used. Reading
-            # once more does no harm, and the payer who asked would not ask again.
-            if not isinstance(error.__cause__, RedisConnectionError):
-                raise
-            replies = await self._send(commands, atomic=atomic)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise unavailable(reply) from reply
+        with self._noticed("reads"):
+            with self._timings.measure(Timed.STORE, "read"):
+                try:
+                    replies = await self._send(commands, atomic=atomic)
+                except StoreUnavailable as error:
+                    # A pooled connection that Redis closed may show it only when it is used. Reading
+                    # once more does no harm, and the payer who asked would not ask again.
+                    if not isinstance(error.__cause__, RedisConnectionError):
+                        raise
+                    replies = await self._send(commands, atomic=atomic)
+            for reply in replies:
+                if isinstance(reply, RedisError):
+                    raise unavailable(reply) from reply
         return replies
 
     async def scan(self, key: str) -> AsyncIterator[dict[bytes, bytes]]:
@@ -145,10 +157,11 @@ class RedisLink:
         durable: bool = True,
     ) -> list[Any]:
         """Run a script. Returns what it says behind `ok`; `what` names it in errors."""
-        try:
-            reply: list[Any] = await self._change(script.by_hash(keys, args), durable=durable)
-        except NoScriptError:
-            reply = await self._change(script.by_text(keys, args), durable=durable)
+        with self._noticed("changes"):
+            try:
+                reply: list[Any] = await self._change(script.by_hash(keys, args), durable=durable)
+            except NoScriptError:
+                reply = await self._change(script.by_text(keys, args), durable=durable)
         slug: str = reply[0].decode()
         if slug == "ok":
             return reply[1:]
@@ -156,23 +169,44 @@ class RedisLink:
 
     async def change_command(self, *command: Argument, durable: bool = True) -> None:
         """Run one command that changes something."""
-        await self._change(command, durable=durable)
+        with self._noticed("changes"):
+            await self._change(command, durable=durable)
 
     async def change_together(self, *commands: Command) -> None:
         """Run several commands that change one Cluster slot, all or none; not durable."""
-        async with self._writers:
-            replies = await self._send(commands, atomic=True)
-        for reply in replies:
-            if isinstance(reply, RedisError):
-                raise unavailable(reply) from reply
+        with self._noticed("changes"):
+            async with self._writers:
+                replies = await self._send(commands, atomic=True)
+            for reply in replies:
+                if isinstance(reply, RedisError):
+                    raise unavailable(reply) from reply
+
+    @contextmanager
+    def _noticed(self, what: str) -> Iterator[None]:
+        """Say when Redis goes away and when it is back: once, not for each message.
+
+        Reads may go on while changes fail (a full disk, a replica): what failed must work again.
+        """
+        try:
+            yield
+        except StoreUnavailable as error:
+            if self._worked and not self._failing:
+                self._failing = what
+                log.warning("Redis is away", failing=what, error=str(error))
+            raise
+        self._worked = True
+        if self._failing == what:
+            self._failing = ""
+            log.info("Redis is back", working=what)
 
     async def _change(self, command: Command, *, durable: bool) -> Any:
         """Send a change and wait until it is as safe as it must be. Raises NoScriptError too."""
         commands: list[Command] = [command]
         if durable and self._waitaof:
             commands.append(("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS))
-        async with self._writers:
-            reply, *fsynced = await self._send(commands)
+        with self._timings.measure(Timed.STORE, "change"):
+            async with self._writers:
+                reply, *fsynced = await self._send(commands)
         if isinstance(reply, NoScriptError):
             raise reply
         for answer in (reply, *fsynced):

@@ -12,11 +12,12 @@ from sidecar.adapters.redis_records import (
     to_letter_entries,
     to_mail_use,
 )
-from sidecar.core.mailbox import Kept, Letter, MailLimits, MailUse
+from sidecar.core.mailbox import Kept, Letter, LetterNote, MailLimits, MailUse
 
 KEEP_MAIL = Script("keep_mail")
 DROP_MAIL = Script("drop_mail")
 NOTE_MAIL = Script("note_mail")
+
 
 BATCH_BYTES = 1 << 20
 """Bytes of letters in one answer; one letter is always read, whatever its size."""
@@ -42,7 +43,8 @@ class RedisMail:
         the one with the most bytes where there are too many bytes, with the most letters where
         there are too many letters. `room` below 0 counts as 0: no mailbox need shrink.
 
-        Raises UnknownClient, ClientRevoked, MailboxFull (with nothing changed), StoreUnavailable.
+        Raises UnknownClient, ClientRevoked, ClientPaused, MailboxFull (with nothing changed),
+        StoreUnavailable.
         """
         reply = await self._link.change(
             KEEP_MAIL,
@@ -55,15 +57,22 @@ class RedisMail:
             f"client {client_id.hex()}",
         )
         number, letters, size, newest_ms, change, dropped = map(int, reply)
-        use = MailUse(letters=letters, bytes=size, newest_ms=newest_ms)
-        await self._note(client_id, use, change)
+        use = MailUse(letters=letters, bytes=size, newest_ms=newest_ms, change=change)
+        await self._note(client_id, use)
         return Kept(number=number, use=use, dropped=dropped)
+
+    async def mail_list(self, client_id: bytes) -> Sequence[LetterNote]:
+        """What waits for a client, in that order; the letters themselves are not read."""
+        return [entry.note() for entry in await self._entries(client_id)]
+
+    async def _entries(self, client_id: bytes) -> list[LetterEntry]:
+        now, record = await self._link.read(("TIME",), ("HGETALL", self._keys.mail_index(client_id)))
+        now_ms = int(now[0]) * 1_000 + int(now[1]) // 1_000
+        return [entry for entry in to_letter_entries(record) if entry.ends_ms > now_ms]
 
     async def mail(self, client_id: bytes) -> Sequence[tuple[int, Letter]]:
         """All letters of a client with their numbers, in the order in which they were kept."""
-        now, record = await self._link.read(("TIME",), ("HGETALL", self._keys.mail_index(client_id)))
-        now_ms = int(now[0]) * 1_000 + int(now[1]) // 1_000
-        entries = [entry for entry in to_letter_entries(record) if entry.ends_ms > now_ms]
+        entries = await self._entries(client_id)
         found: list[tuple[int, Letter]] = []
         for batch in _batches(entries):
             numbers = [entry.number for entry in batch]
@@ -84,8 +93,8 @@ class RedisMail:
         what = f"client {client_id.hex()}"
         reply = await self._link.change(DROP_MAIL, self._mailbox(client_id), numbers, what, durable=False)
         letters, size, newest_ms, change = map(int, reply)
-        use = MailUse(letters=letters, bytes=size, newest_ms=newest_ms)
-        await self._note(client_id, use, change)
+        use = MailUse(letters=letters, bytes=size, newest_ms=newest_ms, change=change)
+        await self._note(client_id, use)
         return use
 
     async def mail_uses(self) -> Mapping[bytes, MailUse]:
@@ -108,9 +117,9 @@ class RedisMail:
             self._keys.mail_index(client_id),
         ]
 
-    async def _note(self, client_id: bytes, use: MailUse, change: int) -> None:
-        """Write down what a mailbox holds. `change` tells which of two notes at once is the later."""
-        args: list[Argument] = [client_id.hex(), use.letters, use.bytes, use.newest_ms, change]
+    async def _note(self, client_id: bytes, use: MailUse) -> None:
+        """Write down what a mailbox holds, unless a later change of it was noted already."""
+        args: list[Argument] = [client_id.hex(), use.letters, use.bytes, use.newest_ms, use.change]
         await self._link.change(
             NOTE_MAIL, [self._keys.mail_uses], args, f"client {client_id.hex()}", durable=False
         )

@@ -26,12 +26,12 @@ lets several LNDs share a Redis.
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ParamSpec, TypeVar
 
 from sidecar.core.errors import StoreUnavailable
-from sidecar.core.mailbox import Letter, MailUse, Queue
+from sidecar.core.mailbox import Letter, LetterNote, MailUse, Queue
 from sidecar.core.model import (
     BoundBy,
     Client,
@@ -41,6 +41,7 @@ from sidecar.core.model import (
     Quota,
     SlotMark,
     StoredInvoice,
+    Terms,
     TimestampForm,
     Usage,
 )
@@ -114,20 +115,45 @@ class Keys:
         return f"{self._prefix}{{{wallet.hex()}}}:deliveries"
 
 
+QUOTA_FIELDS = tuple(each.name for each in fields(Quota))
+"""A client's own limits stand in its record under these names; what is not there is the server's."""
+
+
+def quota_fields(quota: Quota) -> list[bytes | str | int]:
+    """What is set of a quota, as field, value, field, value."""
+    return [part for name, value in quota.own().items() for part in (name, repr(value))]
+
+
+def _to_quota(record: Record) -> Quota:
+    found: dict[str, Any] = {}
+    for name in QUOTA_FIELDS:
+        if (text := record.get(name.encode())) is not None:
+            found[name] = float(text) if name == "requests_per_second" else int(text)
+    return Quota(**found)
+
+
+@_readable
+def to_terms(state: bytes, values: Sequence[bytes | None]) -> Terms:
+    """The terms of a client by its state and QUOTA_FIELDS. Raises StoreUnavailable if they are not ours."""
+    pairs = zip(QUOTA_FIELDS, values, strict=True)
+    quota = _to_quota({name.encode(): value for name, value in pairs if value is not None})
+    return Terms(quota, paused=ClientState(state.decode()) is ClientState.PAUSED)
+
+
 def client_fields(client: Client) -> list[bytes | str | int]:
     """A client as a list of field, value, field, value, as HSET takes it; nothing for a None."""
-    fields: list[bytes | str | int] = [
+    record: list[bytes | str | int] = [
         *("name", client.name, "state", client.state.value, "generation", client.generation),
-        *("slots", client.quota.slots, "bytes", client.quota.bytes, "ttl", client.quota.ttl),
+        *quota_fields(client.quota),
         *("created_at", client.created_at),
     ]
     if client.node_id is not None:
-        fields += ["node_id", client.node_id.hex()]
+        record += ["node_id", client.node_id.hex()]
     if client.bound_by is not None:
-        fields += ["bound_by", client.bound_by.value]
+        record += ["bound_by", client.bound_by.value]
     if client.timestamps is not None:
-        fields += ["timestamps", client.timestamps.value]
-    return fields
+        record += ["timestamps", client.timestamps.value]
+    return record
 
 
 @_readable
@@ -159,7 +185,7 @@ def to_client(client_id: bytes, record: Record) -> Client:
         name=record[b"name"].decode(),
         state=ClientState(record[b"state"].decode()),
         generation=int(record[b"generation"]),
-        quota=Quota(slots=int(record[b"slots"]), bytes=int(record[b"bytes"]), ttl=int(record[b"ttl"])),
+        quota=_to_quota(record),
         created_at=int(record[b"created_at"]),
         node_id=None if node_id is None else _to_node_id(node_id),
         bound_by=None if bound_by is None else BoundBy(bound_by.decode()),
@@ -238,6 +264,10 @@ class LetterEntry:
     ends_ms: int
     key: bytes
 
+    def note(self) -> LetterNote:
+        """What the operator may see of it."""
+        return LetterNote(self.number, self.queue, self.sender, self.size, self.kept_at_ms)
+
 
 @_readable
 def to_letter_entries(record: Record) -> list[LetterEntry]:
@@ -279,8 +309,8 @@ def to_letter(entry: LetterEntry, packed: bytes) -> Letter:
 @_readable
 def to_mail_use(entry: bytes) -> MailUse:
     """What a mailbox holds. Raises StoreUnavailable if we did not write it."""
-    letters, size, newest_ms, _change = entry.split(b":")
-    return MailUse(letters=int(letters), bytes=int(size), newest_ms=int(newest_ms))
+    letters, size, newest_ms, change = map(int, entry.split(b":"))
+    return MailUse(letters=letters, bytes=size, newest_ms=newest_ms, change=change)
 
 
 # --- webhooks -------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from sidecar.adapters.redis_link import unavailable
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.core.errors import ConfigError, StoreSetupError, StoreUnavailable
 from sidecar.core.model import Durability
+from sidecar.timings import Timings
 
 OLDEST = (6, 2)
 """The oldest Redis that the tests run against."""
@@ -84,7 +85,9 @@ class ServerFacts:
         return tuple(int(part) for part in self.version.split(".")[:2] if part.isdigit())
 
 
-async def open_store(url: str | None, datadir: Path, node_id: bytes, durability: str) -> RedisStore:
+async def open_store(
+    url: str | None, datadir: Path, node_id: bytes, durability: str, timings: Timings | None = None
+) -> RedisStore:
     """A store that is ready for use; `close` it in the end.
 
     `url` None means the embedded server in `datadir`. `node_id` is LND's, 33 bytes. Raises
@@ -109,6 +112,7 @@ async def open_store(url: str | None, datadir: Path, node_id: bytes, durability:
             waitaof=report.waitaof,
             writers=WRITERS,
             description=report.description,
+            timings=timings,
             on_close=stop,
         )
         await _prove(store, where)

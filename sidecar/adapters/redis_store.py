@@ -5,35 +5,50 @@ one step. Which name and which node is whose stands in Cluster slots of their ow
 a change is several, in an order in which a crash between two of them blocks nobody.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from redis.asyncio import Redis
 
+from sidecar.adapters.redis_backup import RedisBackup
 from sidecar.adapters.redis_link import BATCH, Argument, RedisLink, Script
 from sidecar.adapters.redis_mail import RedisMail
 from sidecar.adapters.redis_records import (
+    QUOTA_FIELDS,
     Keys,
     client_fields,
+    quota_fields,
     to_client,
     to_client_id,
     to_index,
     to_invoice,
     to_mark,
     to_node_id,
+    to_terms,
 )
 from sidecar.adapters.redis_webhooks import RedisWebhooks
-from sidecar.core.errors import BoundOtherwise, NameTaken, NodeTaken, NoSuchClient
+from sidecar.core.errors import (
+    BoundOtherwise,
+    NameTaken,
+    NodeTaken,
+    NoSuchClient,
+    StoreUnavailable,
+)
 from sidecar.core.model import (
     CLIENT_ID_HEX,
+    MOST_USAGE,
     BoundBy,
     Client,
     ClientState,
     Loaded,
+    Quota,
     StoredInvoice,
+    Terms,
     TimestampForm,
     Usage,
 )
+from sidecar.timings import Timings
 
 SAVE = Script("save")
 ADD_CLIENT = Script("add_client")
@@ -41,9 +56,13 @@ TAKE_ENTRY = Script("take_entry")
 DROP_ENTRY = Script("drop_entry")
 BIND = Script("bind")
 SET_TIMESTAMPS = Script("set_timestamps")
+CHANGE_CLIENT = Script("change_client")
 ROTATE = Script("rotate")
 REVOKE = Script("revoke")
 DROP_INVOICES = Script("drop_invoices")
+
+_USUAL = Terms(Quota(), paused=False)
+_BOUND_STATES = frozenset(state.value.encode() for state in ClientState if state is not ClientState.REVOKED)
 
 
 class RedisStore:
@@ -63,6 +82,7 @@ class RedisStore:
         waitaof: bool,
         writers: int = 16,
         description: str = "redis",
+        timings: Timings | None = None,
         on_close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Serve `node_id`'s records over a client from `redis_setup.connect`.
@@ -73,11 +93,12 @@ class RedisStore:
         `on_close`: what `close` does after it closed the connections.
         """
         self.description = description
-        self._link = RedisLink(redis, waitaof=waitaof, writers=writers)
+        self._link = RedisLink(redis, waitaof=waitaof, writers=writers, timings=timings)
         self._keys = Keys(node_id)
         self._on_close = on_close
         self.mail = RedisMail(self._link, self._keys)
         self.webhooks = RedisWebhooks(self._link, self._keys)
+        self.backup = RedisBackup(self._link, node_id)
 
     async def close(self) -> None:
         """Close the connections, then stop the embedded server if there is one."""
@@ -102,13 +123,16 @@ class RedisStore:
             invoice=to_invoice(slot, invoice) if invoice else None,
         )
 
-    async def save(self, client_id: bytes, invoice: StoredInvoice, mark_until: int) -> Usage:
+    async def save(
+        self, client_id: bytes, invoice: StoredInvoice, mark_until: int, most: Usage = MOST_USAGE
+    ) -> Usage:
         """Put an invoice into its slot, replacing what was there; return once it is on disk.
 
         It goes at `invoice.expires_at` by Redis's clock; the slot's mark stays until
         `mark_until` (seconds since the epoch) at least, never shorter than an earlier call
-        asked for. Raises UnknownClient, ClientRevoked, SlotOutOfRange, QuotaExceeded,
-        StaleOffer, StaleInvoice (with nothing changed), StoreUnavailable.
+        asked for. `most` holds where the client's record has no limit of its own. Raises
+        UnknownClient, ClientRevoked, ClientPaused, SlotOutOfRange, QuotaExceeded, StaleOffer,
+        StaleInvoice (with nothing changed), StoreUnavailable.
         """
         keys = self._keys
         reply = await self._link.change(
@@ -123,6 +147,7 @@ class RedisStore:
                 *(invoice.slot, invoice.tag.issued_at_ms, invoice.tag.nonce),
                 *(invoice.created_at, invoice.stored_at, invoice.expires_at, mark_until),
                 *(invoice.invoice, invoice.forward_path, invoice.family.value),
+                *(most.slots, most.bytes),
             ],
             f"client {client_id.hex()} slot {invoice.slot}",
         )
@@ -213,6 +238,37 @@ class RedisStore:
                     found.append(to_invoice(slot, record))
         return found
 
+    async def terms(self) -> Mapping[bytes, Terms]:
+        """The terms of every client that has limits of its own or is paused. Raises StoreUnavailable."""
+        found: dict[bytes, Terms] = {}
+        async for part in self._link.scan(self._keys.names):
+            ids = [to_client_id(holder) for holder in part.values()]
+            records = await self._link.read(
+                *(("HMGET", self._keys.client(each), "state", *QUOTA_FIELDS) for each in ids)
+            )
+            for client_id, (state, *values) in zip(ids, records, strict=True):
+                # What can't be read stops its own client, when it is loaded, and not all others here.
+                with contextlib.suppress(StoreUnavailable):
+                    if state is not None and (terms := to_terms(state, values)) != _USUAL:
+                        found[client_id] = terms
+        return found
+
+    async def update_quota(self, client_id: bytes, changes: Quota, reset: Collection[str] = ()) -> Client:
+        """Set a client's own limits, and drop those named in `reset`, in one step.
+
+        Raises NoSuchClient, ClientRevoked, StoreUnavailable.
+        """
+        dropped = [part for name in reset for part in (name, "")]
+        return await self._changed_client(CHANGE_CLIENT, client_id, *dropped, *quota_fields(changes))
+
+    async def pause_client(self, client_id: bytes, *, paused: bool) -> Client:
+        """Serve a client no more for now, or again; nothing of it is deleted.
+
+        Raises NoSuchClient, ClientRevoked, StoreUnavailable.
+        """
+        state = ClientState.PAUSED if paused else ClientState.ACTIVE
+        return await self._changed_client(CHANGE_CLIENT, client_id, "state", state.value)
+
     async def rotate_client(self, client_id: bytes) -> Client:
         """Raise the generation of the client's request paths. Raises NoSuchClient, StoreUnavailable."""
         return await self._changed_client(ROTATE, client_id)
@@ -261,7 +317,7 @@ class RedisStore:
         (record,) = await self._link.read(("HGETALL", self._keys.client(client_id)))
         return to_client(client_id, record) if record else None
 
-    async def _changed_client(self, script: Script, client_id: bytes, *args: str) -> Client:
+    async def _changed_client(self, script: Script, client_id: bytes, *args: Argument) -> Client:
         key = self._keys.client(client_id)
         (flat,) = await self._link.change(script, [key], args, f"client {client_id.hex()}")
         return _flat_client(client_id, flat)
@@ -273,7 +329,7 @@ class RedisStore:
     # --- nodes ----------------------------------------------------------------------------------
 
     async def bindings(self) -> Mapping[bytes, bytes]:
-        """The client_id of each node that is bound to a client that is served, by node id.
+        """The client_id of each node that is bound to a client that is not revoked, by node id.
 
         An entry of the index that the client's record does not bear out (see `bind`) is none.
         """
@@ -284,7 +340,7 @@ class RedisStore:
                 *(("HMGET", self._keys.client(each), "state", "node_id") for each in nodes.values())
             )
             for (node_id, client_id), (state, bound_to) in zip(nodes.items(), records, strict=True):
-                if state == ClientState.ACTIVE.value.encode() and bound_to == node_id.hex().encode():
+                if state in _BOUND_STATES and bound_to == node_id.hex().encode():
                     found[node_id] = client_id
         return found
 
@@ -319,7 +375,7 @@ class RedisStore:
         expected = b""
         if held is not None and (holder := to_client_id(held)) != client_id:
             other = await self._client(holder)
-            if other is not None and other.state is ClientState.ACTIVE and other.node_id == node_id:
+            if other is not None and other.state is not ClientState.REVOKED and other.node_id == node_id:
                 raise NodeTaken(
                     f"{node_id.hex()} is the node of client {other.name} already:"
                     " rebind, revoke or remove that one first"

@@ -10,7 +10,7 @@
     │   └── BadOffer, BadInvoiceRequest, BadStaticInvoice, BadSignature
     ├── Refused                   well formed, and still not answered
     │   ├── BadContext, ContextExpired, WrongContext
-    │   ├── UnknownClient, ClientRevoked, OldGeneration
+    │   ├── UnknownClient, ClientRevoked, ClientPaused, OldGeneration
     │   ├── SlotOutOfRange, QuotaExceeded, StaleOffer, StaleInvoice
     │   ├── WrongOfferPaths, WrongOffer, InvoiceExpired, WrongChain, InvoiceTooLarge
     │   ├── NoInvoiceYet, ContentNotServed
@@ -24,8 +24,9 @@
     └── OperatorError             what only the operator can mend; its text says how
         ├── ConfigError, LndSetupError, LndDenied, StoreSetupError
         ├── NameTaken, BadName, NoSuchClient, NodeTaken, NodeUnknown, BadNodeId
-        ├── BadWebhook, NoSuchWebhook
-        └── ServerNotRunning, AdminDenied
+        ├── BadWebhook, NoSuchWebhook, NoSuchInvoice
+        ├── BadExport, StoreNotEmpty
+        └── ServerNotRunning, AdminDenied, BadToken
 
 `reason` is the slug under which an error is logged and counted. Messages may be shown to an
 operator. None is sent to a peer but those of BadWebhook and lsps0.RpcError, which hold no URL.
@@ -198,6 +199,12 @@ class ClientRevoked(Refused):
     """A message from a client that the operator revoked."""
 
     reason = "client-revoked"
+
+
+class ClientPaused(Refused):
+    """A message of or for a client that the operator has paused."""
+
+    reason = "client-paused"
 
 
 class OldGeneration(Refused):
@@ -465,6 +472,24 @@ class NoSuchWebhook(OperatorError):
     reason = "no-such-webhook"
 
 
+class NoSuchInvoice(OperatorError):
+    """No invoice is stored in the slot that was named."""
+
+    reason = "no-such-invoice"
+
+
+class BadExport(OperatorError):
+    """A file that is no whole export, or another node's."""
+
+    reason = "bad-export"
+
+
+class StoreNotEmpty(OperatorError):
+    """An import where something is kept already."""
+
+    reason = "store-not-empty"
+
+
 class ServerNotRunning(OperatorError):
     """Nothing listens on the admin socket."""
 
@@ -475,3 +500,9 @@ class AdminDenied(OperatorError):
     """The admin socket may not be used by this user."""
 
     reason = "admin-denied"
+
+
+class BadToken(OperatorError):
+    """A call over TCP without the token that the server asks for."""
+
+    reason = "bad-token"

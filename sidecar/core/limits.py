@@ -15,7 +15,7 @@ class Rate:
 
 
 class TokenBuckets:
-    """A token bucket for each key.
+    """A token bucket for each key, all of one rate but where `take` is given another.
 
     Beyond `most` keys the least recently used is forgotten: it starts full when it comes back.
     """
@@ -24,11 +24,16 @@ class TokenBuckets:
         self._rate = rate
         self._buckets: Bounded[Hashable, tuple[float, int]] = Bounded(most)
 
-    def take(self, key: Hashable, now_ms: int, amount: float = 1) -> bool:
-        """Whether `amount` units were there for `key`; they are taken when they were."""
-        level, then = self._buckets.get(key, (self._rate.burst, now_ms))
+    def take(self, key: Hashable, now_ms: int, amount: float = 1, rate: Rate | None = None) -> bool:
+        """Whether `amount` units were there for `key`; they are taken when they were.
+
+        `rate` is the key's own. It may be another one each time: a bucket never holds more than the
+        present burst, and one whose burst was raised fills up from where it stood.
+        """
+        rate = rate or self._rate
+        level, then = self._buckets.get(key, (rate.burst, now_ms))
         # max: a clock that was stepped back must not take tokens away.
-        level = min(self._rate.burst, level + max(0, now_ms - then) * self._rate.per_second / 1000)
+        level = min(rate.burst, level + max(0, now_ms - then) * rate.per_second / 1000)
         allowed = level >= amount
         self._buckets[key] = (level - amount if allowed else level, now_ms)
         return allowed

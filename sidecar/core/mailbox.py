@@ -4,7 +4,8 @@ A payer sends held_htlc_available once, and without it there is no payment. Time
 milliseconds since the epoch.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 
 SENDER_OVERHEAD = 33 + 33 + 33
@@ -44,7 +45,10 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class MailLimits:
-    """What each of a client's two queues may hold: letters, and bytes of them; and for how long (seconds)."""
+    """What each of a client's two queues may hold: letters, and bytes of them; and for how long (seconds).
+
+    A client's own numbers of letters and bytes go before these.
+    """
 
     letters: int
     bytes: int
@@ -53,11 +57,15 @@ class MailLimits:
 
 @dataclass(frozen=True, slots=True)
 class MailUse:
-    """What a client's mailbox holds, both queues together; `newest_ms` is 0 when it is empty."""
+    """What a client's mailbox holds, both queues together; `newest_ms` is 0 when it is empty.
+
+    `change` counts the mailbox's changes: of two uses the one with the higher is the later.
+    """
 
     letters: int
     bytes: int
     newest_ms: int
+    change: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +75,53 @@ class Kept:
     number: int
     use: MailUse
     dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class LetterNote:
+    """A letter without what it says; `size` is what counts against the limits."""
+
+    number: int
+    queue: Queue
+    sender: bytes
+    size: int
+    kept_at_ms: int
+
+
+_GONE = MailUse(letters=0, bytes=0, newest_ms=0, change=1 << 62)
+
+
+class MailUses:
+    """What all mailboxes hold, as far as it was seen. `bytes`: of all together."""
+
+    def __init__(self) -> None:
+        self._uses: dict[bytes, MailUse] = {}
+        self.bytes = 0
+
+    def note(self, client_id: bytes, use: MailUse) -> None:
+        """A mailbox was looked at, or changed; passed over when a later change of it is known.
+
+        Of two changes at once the earlier one's answer may come last.
+        """
+        before = self._uses.get(client_id)
+        if before is not None and use.change < before.change:
+            return
+        self.bytes += use.bytes - (before.bytes if before else 0)
+        self._uses[client_id] = use
+
+    def forget(self, client_id: bytes) -> None:
+        """A mailbox is gone for good."""
+        self.note(client_id, _GONE)
+
+    def of(self, client_id: bytes) -> MailUse | None:
+        """What waits for a client; None for nothing."""
+        use = self._uses.get(client_id)
+        return use if use is not None and use.letters else None
+
+    def filled(self) -> Iterator[tuple[bytes, MailUse]]:
+        """Every mailbox that holds something."""
+        return ((client_id, use) for client_id, use in self._uses.items() if use.letters)
+
+    def letters(self) -> int:
+        """Of all mailboxes together."""
+        return sum(use.letters for use in self._uses.values())

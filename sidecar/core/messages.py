@@ -193,6 +193,16 @@ def is_blip66(content_type: int) -> bool:
     return content_type in _BY_TYPE
 
 
+def name_of(content_type: int | None) -> str:
+    """What a message to us is called where messages are timed; `other` for all that are not served."""
+    if content_type == INVOICE_REQUEST:
+        return "invoice_request"
+    message, _ = _BY_TYPE.get(content_type or 0, (None, None))
+    if message is OfferPathsRequest:
+        return "offer_paths_request"
+    return "serve_static_invoice" if message is ServeStaticInvoice else "other"
+
+
 def decode(content_type: int, content: bytes) -> tuple[Message, Family]:
     """One of the four messages, and the family it came in.
 

@@ -4,7 +4,7 @@ Times are seconds since the epoch; where a name says `_ms`, milliseconds.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 
 CLIENT_ID_SIZE = 10
@@ -19,10 +19,13 @@ TAG_NONCE_SIZE = 6
 MIN_PATHS_LIFETIME = 90 * 86_400
 """Seconds. LDK's wallets refuse offer_paths that expire sooner."""
 
-# What any client's quota may be at most; the TTL in seconds.
+# What any client's quota may be at most; the TTL in seconds, the rate a second.
 MAX_SLOTS = 1_000
 MAX_BYTES = 1 << 30
 MIN_TTL, MAX_TTL = 60, 3_650 * 86_400
+MAX_RATE, MAX_BURST = 1_000_000, 10_000
+MAX_A_MINUTE = 100_000
+MAX_LETTERS = 10_000
 
 
 class Family(Enum):
@@ -36,6 +39,8 @@ class ClientState(Enum):
     """Whether a client is served."""
 
     ACTIVE = "active"
+    PAUSED = "paused"
+    """Not for now: all that it has stays, and its slots' time runs on."""
     REVOKED = "revoked"
 
 
@@ -71,16 +76,67 @@ class OfferTag:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """A client's limits: invoice slots, stored bytes, and how long an invoice is kept at most."""
+    """A client's own limits; None where the server's settings hold. What each is: see Limits."""
+
+    slots: int | None = None
+    bytes: int | None = None
+    ttl: int | None = None
+    requests_per_second: float | None = None
+    requests_burst: int | None = None
+    stores_per_minute: int | None = None
+    offer_paths_per_minute: int | None = None
+    mailbox_letters: int | None = None
+    mailbox_bytes: int | None = None
+
+    def own(self) -> dict[str, float]:
+        """What is set, by the field's name; whole numbers stay whole."""
+        values = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return {name: value for name, value in values if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All that limits one client.
+
+    Invoice slots; bytes stored in them; seconds that an invoice is kept at most; invoice requests for
+    all its offers, and how many of them at once; serve_static_invoice and offer_paths_request; and
+    what each of its two mailbox queues holds.
+    """
 
     slots: int
     bytes: int
     ttl: int
+    requests_per_second: float
+    requests_burst: int
+    stores_per_minute: int
+    offer_paths_per_minute: int
+    mailbox_letters: int
+    mailbox_bytes: int
+
+    @classmethod
+    def of(cls, quota: Quota) -> "Limits":
+        """The limits of a quota in which every field is set. Raises ValueError when one is not."""
+        own = quota.own()
+        if missing := {each.name for each in fields(cls)} - own.keys():
+            raise ValueError(f"no limit for {', '.join(sorted(missing))}")
+        return cls(**own)  # type: ignore[arg-type]  # the fields of both have the same types
+
+    def under(self, quota: Quota) -> "Limits":
+        """What holds for a client with this quota, these being the server's settings."""
+        return replace(self, **quota.own())  # type: ignore[arg-type]  # likewise
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a client is served: its own limits, and whether it is for now."""
+
+    quota: Quota
+    paused: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An often-offline recipient that the operator lets in.
+    """An often-offline recipient that the operator lets in; `quota` holds what is its own.
 
     `generation` counts its request paths: `rotate` makes the older ones silent. `node_id` (33 bytes) is
     the wallet's own, where it is known; `timestamps` is None where the server's default holds.
@@ -141,7 +197,11 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a client uses of its quota."""
+    """What a client uses of its limits, or may use."""
 
     slots: int
     bytes: int
+
+
+MOST_USAGE = Usage(slots=MAX_SLOTS, bytes=MAX_BYTES)
+"""What no client may go beyond."""

@@ -13,6 +13,7 @@ from sidecar.core import keys, messages, paths, static_invoices
 from sidecar.core.context import Kind, OfferContext, RequestContext
 from sidecar.core.effects import Bind, Effect, Save, Send
 from sidecar.core.errors import (
+    ClientPaused,
     ClientRevoked,
     ContextExpired,
     InvoiceExpired,
@@ -26,7 +27,16 @@ from sidecar.core.errors import (
 )
 from sidecar.core.keys import SidecarKeys
 from sidecar.core.messages import OfferPaths, OfferPathsRequest, ServeStaticInvoice, StaticInvoicePersisted
-from sidecar.core.model import TAG_NONCE_SIZE, Client, ClientState, Family, Loaded, OfferTag, StoredInvoice
+from sidecar.core.model import (
+    TAG_NONCE_SIZE,
+    Client,
+    ClientState,
+    Family,
+    Limits,
+    Loaded,
+    OfferTag,
+    StoredInvoice,
+)
 from sidecar.core.offers import InvoiceRequest
 from sidecar.core.paths import BlindedPath
 from sidecar.core.static_invoices import StaticInvoice
@@ -72,21 +82,24 @@ class Arrival(Generic[C]):
         return self.reply_path
 
     def client(self) -> Client:
-        """The client, if it is let in. Raises UnknownClient, ClientRevoked."""
+        """The client, if it is let in. Raises UnknownClient, ClientRevoked, ClientPaused."""
         if self.loaded.client is None:
             raise UnknownClient("a context of a client that was removed")
         if self.loaded.client.state is ClientState.REVOKED:
             raise ClientRevoked("a context of a client that was revoked")
+        if self.loaded.client.state is ClientState.PAUSED:
+            raise ClientPaused("a context of a client that is paused")
         return self.loaded.client
 
 
 @dataclass(frozen=True, slots=True)
 class AdmittedInvoice:
-    """A static invoice that passed every check but the one that needs LND's key."""
+    """A static invoice that passed every check but the one that needs LND's key; `ttl` is the client's."""
 
     invoice: StaticInvoice
     encoded: bytes
     family: Family
+    ttl: int
 
 
 class StaticInvoiceServer:
@@ -122,10 +135,11 @@ class StaticInvoiceServer:
         request: OfferPathsRequest,
         family: Family,
         entropy: Entropy,
+        defaults: Limits,
     ) -> list[Effect]:
-        """Answer with fresh offer paths.
+        """Answer with fresh offer paths. `defaults` hold where the client has no limit of its own.
 
-        Raises NoReplyPath, UnknownClient, ClientRevoked, OldGeneration, SlotOutOfRange.
+        Raises NoReplyPath, UnknownClient, ClientRevoked, ClientPaused, OldGeneration, SlotOutOfRange.
         """
         reply_path = arrival.answer_path()
         # "MUST authenticate the request using encrypted data from the blinded path they
@@ -133,8 +147,7 @@ class StaticInvoiceServer:
         client = arrival.client()
         if arrival.context.generation != client.generation:
             raise OldGeneration("a request path that was rotated away")
-        if request.slot >= client.quota.slots:
-            raise SlotOutOfRange(f"slot {request.slot} of a client with {client.quota.slots}")
+        _check_slot(request.slot, defaults.under(client.quota))
         # A clock that was stepped back and corrected must not lock a wallet out: a new
         # tag is always newer than the slot's last one.
         mark = arrival.loaded.mark
@@ -154,19 +167,20 @@ class StaticInvoiceServer:
     # --- serve_static_invoice ---------------------------------------------------------------------
 
     def admit_static_invoice(
-        self, arrival: Arrival[OfferContext], message: ServeStaticInvoice, family: Family
+        self, arrival: Arrival[OfferContext], message: ServeStaticInvoice, family: Family, defaults: Limits
     ) -> AdmittedInvoice:
         """All that can be checked of a serve_static_invoice without LND's key.
 
-        Raises NoReplyPath, UnknownClient, ClientRevoked, ContextExpired, SlotOutOfRange, StaleOffer,
-        InvoiceTooLarge, BadStaticInvoice, BadSignature, WrongChain, InvoiceExpired, WrongOfferPaths.
+        `defaults` hold where the client has no limit of its own. Raises NoReplyPath, UnknownClient,
+        ClientRevoked, ClientPaused, ContextExpired, SlotOutOfRange, StaleOffer, InvoiceTooLarge,
+        BadStaticInvoice, BadSignature, WrongChain, InvoiceExpired, WrongOfferPaths.
         """
         arrival.answer_path()
-        client, context, mark = arrival.client(), arrival.context, arrival.loaded.mark
+        limits = defaults.under(arrival.client().quota)
+        context, mark = arrival.context, arrival.loaded.mark
         if context.expires_at <= arrival.now:
             raise ContextExpired("serve_static_invoice over a path that has expired")
-        if context.slot >= client.quota.slots:
-            raise SlotOutOfRange(f"slot {context.slot} of a client with {client.quota.slots}")
+        _check_slot(context.slot, limits)
         if mark is not None and context.tag < mark.tag:
             raise StaleOffer("an invoice for offer paths that newer ones have replaced")
         invoice = static_invoices.read_static_invoice(message.invoice, self._settings.chain)
@@ -175,7 +189,7 @@ class StaticInvoiceServer:
             raise InvoiceExpired("a static invoice that has expired already")
         if len(invoice.offer.paths) > MAX_OFFER_PATHS:
             raise WrongOfferPaths(f"an offer with {len(invoice.offer.paths)} paths, more than we issue")
-        return AdmittedInvoice(invoice, message.invoice, family)
+        return AdmittedInvoice(invoice, message.invoice, family, limits.ttl)
 
     def on_serve_static_invoice(
         self,
@@ -197,7 +211,7 @@ class StaticInvoiceServer:
         issued = replace(context, kind=Kind.INVOICE_REQUEST)
         if any(found != issued for found in opened):
             raise WrongOfferPaths("the invoice's offer paths are not those that were issued for it")
-        ends = [arrival.now + arrival.client().quota.ttl, context.expires_at, invoice.expires_at]
+        ends = [arrival.now + admitted.ttl, context.expires_at, invoice.expires_at]
         # An offer that ends before its paths takes its invoice with it.
         if invoice.offer.absolute_expiry is not None:
             ends.append(invoice.offer.absolute_expiry)
@@ -234,9 +248,12 @@ class StaticInvoiceServer:
         """Forward a verified request to the wallet, and answer it with the static invoice.
 
         `forward`: false when this very request was forwarded already. Causes that last are told to
-        the payer by invoice_error. Raises NoReplyPath, NoInvoiceYet, WrongOffer.
+        the payer by invoice_error. Raises NoReplyPath, ClientPaused, NoInvoiceYet, WrongOffer.
         """
-        reply_path, stored = arrival.answer_path(), arrival.loaded.invoice
+        reply_path, client, stored = arrival.answer_path(), arrival.loaded.client, arrival.loaded.invoice
+        # Before all complaints: what is wrong now may be right again when the client is resumed.
+        if client is not None and client.state is ClientState.PAUSED:
+            raise ClientPaused("an invoice_request for a client that is paused")
         if complaint := _lasting_complaint(arrival):
             # Nothing tells who the payer is. Each kind drops the form that it can't read.
             return [
@@ -261,6 +278,11 @@ class StaticInvoiceServer:
         # "SHOULD retrieve the persisted invoice and respond to the payer with it"
         answer = (messages.STATIC_INVOICE, stored.invoice)
         return [*effects, Send("static_invoice", reply_path, *answer, may_dial=True)]
+
+
+def _check_slot(slot: int, limits: Limits) -> None:
+    if slot >= limits.slots:
+        raise SlotOutOfRange(f"slot {slot} of a client with {limits.slots}")
 
 
 def _lasting_complaint(arrival: Arrival[OfferContext]) -> str | None:

@@ -68,6 +68,24 @@ def test_no_bucket_lets_through_more_than_burst_and_rate(steps: list[int]) -> No
     assert allowed <= 4 + (now - NOW) * 3 / 1_000
 
 
+def test_a_key_may_have_a_rate_of_its_own() -> None:
+    """It is given with each take; other keys keep the usual one."""
+    buckets, own = TokenBuckets(Rate(per_second=1, burst=1)), Rate(per_second=10, burst=3)
+    assert [buckets.take("alice", NOW, rate=own) for _ in range(4)] == [True, True, True, False]
+    assert [buckets.take("alice", NOW + 200, rate=own) for _ in range(3)] == [True, True, False]
+    assert taken(buckets, "bob", NOW, 4) == 1
+
+
+def test_a_bucket_stays_sane_when_its_rate_changes() -> None:
+    """A lower burst takes away what is above it; a higher one fills from where the bucket stood."""
+    buckets = TokenBuckets(Rate(per_second=1, burst=1))
+    slow, fast = Rate(per_second=1, burst=2), Rate(per_second=10, burst=100)
+    assert buckets.take("alice", NOW, rate=fast)
+    assert [buckets.take("alice", NOW, rate=slow) for _ in range(3)] == [True, True, False]
+    assert not buckets.take("alice", NOW, rate=fast)
+    assert [buckets.take("alice", NOW + 200, rate=fast) for _ in range(3)] == [True, True, False]
+
+
 def test_buckets_forget_the_key_that_was_used_longest_ago() -> None:
     """Memory is bounded by a number of keys, whoever makes them up; the busy ones stay."""
     buckets = TokenBuckets(Rate(per_second=1, burst=1), most=2)

@@ -3,7 +3,7 @@
 -- ARGV: 1 node id (hex), or '' for none, 2 'operator' or 'learnt'
 -- Returns {'ok', node id before (hex) or '', record}, {'no-such-client'} or {'bound-otherwise'}.
 local state, before = unpack(redis.call('HMGET', KEYS[1], 'state', 'node_id'))
-if state ~= 'active' then
+if not state or state == 'revoked' then
   return {'no-such-client'}
 end
 if ARGV[2] == 'operator' or not before then

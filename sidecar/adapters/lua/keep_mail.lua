@@ -1,7 +1,8 @@
 -- Put a letter last in its queue of a client's mailbox; the heaviest senders make room for it.
 -- KEYS: 1 client record, 2 mailbox, 3 index of the mailbox
 -- ARGV: 1 queue, 2 sender (hex), 3 size, 4 kept_at_ms, 5 ends_ms, 6 key (hex), 7 packed letter,
---       8 letters and 9 bytes that the queue may hold, 10 bytes by which the mailbox may grow
+--       8 letters and 9 bytes that the queue may hold where the client's record does not say,
+--       10 bytes by which the mailbox may grow
 -- Returns {'ok', number, letters, bytes, newest_ms, change, letters dropped}, or {reason} of the
 -- refusal and nothing changed.
 --
@@ -9,17 +10,20 @@
 -- choosing whom to drop needs no letter itself. Numbers come from the client's record: they
 -- are never used again, even after the whole mailbox has expired.
 
-local state = redis.call('HGET', KEYS[1], 'state')
-if not state then
+local client = redis.call('HMGET', KEYS[1], 'state', 'mailbox_letters', 'mailbox_bytes')
+if not client[1] then
   return {'unknown-client'}
 end
-if state ~= 'active' then
+if client[1] == 'paused' then
+  return {'client-paused'}
+end
+if client[1] ~= 'active' then
   return {'client-revoked'}
 end
 
 local queue, sender, size, key = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[6]
 local kept_at_ms, ends_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
-local max_letters, max_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
+local max_letters, max_bytes = tonumber(client[2] or ARGV[8]), tonumber(client[3] or ARGV[9])
 local room = math.max(0, tonumber(ARGV[10]))
 
 -- What is there: the rest of this queue, and of the whole mailbox, in one pass.

@@ -1,7 +1,8 @@
 -- Put an invoice into its slot, if the client, the slot's mark and the quota let it.
 -- KEYS: 1 client record, 2 slot index, 3 slot, 4 mark of the slot
 -- ARGV: 1 slot number, 2 issued_at_ms, 3 nonce, 4 created_at, 5 stored_at, 6 expires_at,
---       7 mark_until, 8 invoice, 9 forward_path, 10 family
+--       7 mark_until, 8 invoice, 9 forward_path, 10 family,
+--       11 slots and 12 bytes of a client whose record does not say
 -- Returns {'ok', slots used, bytes used}, or {reason} of the refusal and nothing changed.
 --
 -- The slot index maps a slot number to 'bytes:expires_at:mark_until', so that one declared
@@ -11,10 +12,13 @@ local client = redis.call('HMGET', KEYS[1], 'state', 'slots', 'bytes')
 if not client[1] then
   return {'unknown-client'}
 end
+if client[1] == 'paused' then
+  return {'client-paused'}
+end
 if client[1] ~= 'active' then
   return {'client-revoked'}
 end
-if tonumber(ARGV[1]) >= tonumber(client[2]) then
+if tonumber(ARGV[1]) >= tonumber(client[2] or ARGV[11]) then
   return {'slot-out-of-range'}
 end
 
@@ -47,7 +51,7 @@ for i = 1, #index, 2 do
     end
   end
 end
-if bytes + size > tonumber(client[3]) then
+if bytes + size > tonumber(client[3] or ARGV[12]) then
   return {'quota-exceeded'}
 end
 

@@ -1,0 +1,280 @@
+"""All records of one LND node, out of Redis and into another one: by key, whatever Redis's version.
+
+An export is taken while the server runs. All that belongs to one client is read in one step, and
+so is all of one wallet's webhooks; two clients may be read a moment apart, and one that is added
+meanwhile is in the export or not.
+
+An import is written aside, where nothing reads it, and put in force in one step. What a crash
+leaves aside is never served, and the next import clears it away.
+"""
+
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sidecar.adapters.backup_check import SHARED, ExportCheck, owner_of
+from sidecar.adapters.redis_link import BATCH, Command, RedisLink, Script
+from sidecar.adapters.redis_records import Keys, to_client_id, to_letter_entries, to_node_id
+from sidecar.core.backup import Record
+from sidecar.core.errors import BadExport, StoreNotEmpty, StoreUnavailable
+
+FINISH_IMPORT = Script("finish_import")
+
+BATCH_BYTES = 1 << 20
+"""Bytes that are written in one pipeline."""
+
+MINUTE_MS = 60_000
+
+
+@dataclass(slots=True)
+class Restored:
+    """How much an import has brought; what had expired is not counted."""
+
+    clients: int = 0
+    invoices: int = 0
+    letters: int = 0
+    webhooks: int = 0
+
+
+class RedisBackup:
+    """Exports and imports over the connections of a store. Every method raises StoreUnavailable.
+
+    Memory: the ids of all clients and wallets, and all that is kept for one of them.
+    """
+
+    def __init__(self, link: RedisLink, node_id: bytes) -> None:
+        """`node_id`: LND's, 33 bytes, as RedisStore has it."""
+        self._link = link
+        self._keys = Keys(node_id)
+        self._prefix = self._keys.names.removesuffix("names")
+        self._aside = f"{self._prefix}import:"
+        self._aside_keys = f"{self._prefix}import"
+
+    # --- out --------------------------------------------------------------------------------------
+
+    async def export(self) -> AsyncIterator[Record]:
+        """All records, client by client, then wallet by wallet, each in the order of their ids.
+
+        Raises StoreUnavailable also for what could not be imported again.
+        """
+        check = ExportCheck()
+        try:
+            for client_id, name in sorted((await self._clients()).items()):
+                for record in await self._client(client_id, name):
+                    check.record(record)
+                    yield record
+            for wallet in await self._wallets():
+                for record in await self._wallet(wallet):
+                    check.record(record)
+                    yield record
+            check.finish()
+        except BadExport as error:
+            raise StoreUnavailable(f"Redis holds what can't be exported: {error}") from error
+
+    async def _clients(self) -> Mapping[bytes, bytes]:
+        """The names of all clients, by id; a record without a name is what a crash left."""
+        found: dict[bytes, bytes] = {}
+        async for part in self._link.scan(self._keys.names):
+            found |= {to_client_id(client_id): name for name, client_id in part.items()}
+        return found
+
+    async def _wallets(self) -> Sequence[bytes]:
+        """The node ids of all wallets with webhooks, or with deliveries to such as are gone."""
+        found: set[bytes] = set()
+        async for part in self._link.scan(self._keys.webhook_nodes):
+            found |= {to_node_id(node) for node in part}
+        async for key in self._scan(f"{self._prefix}{{*}}:deliveries"):
+            found.add(bytes.fromhex(owner_of(key)[0]))
+        return sorted(found)
+
+    async def _scan(self, pattern: str) -> AsyncIterator[str]:
+        """Keys behind the prefix; some may come twice."""
+        cursor = 0
+        while True:
+            ((cursor, found),) = await self._link.read(("SCAN", cursor, "MATCH", pattern, "COUNT", 1_000))
+            for key in found:
+                yield key.decode().removeprefix(self._prefix)
+            if cursor == 0:
+                return
+
+    async def _client(self, client_id: bytes, name: bytes) -> list[Record]:
+        """All of one client, as it was at one moment; nothing when it is gone."""
+        keys, hex_id = self._keys, client_id.hex()
+        while True:
+            node, numbers = await self._link.read(
+                ("HGET", keys.client(client_id), "node_id"), ("HKEYS", keys.index(client_id))
+            )
+            slots = sorted(map(int, numbers))
+            client, index, named, bound, use, letters, entries, *records = await self._link.read(
+                ("HGETALL", keys.client(client_id)),
+                ("HGETALL", keys.index(client_id)),
+                ("HGET", keys.names, name),
+                ("HGET", keys.nodes, node or b""),
+                ("HGET", keys.mail_uses, hex_id),
+                ("HGETALL", keys.mail(client_id)),
+                ("HGETALL", keys.mail_index(client_id)),
+                *(("HGETALL", keys.slot(client_id, slot)) for slot in slots),
+                *(("HGETALL", keys.mark(client_id, slot)) for slot in slots),
+                atomic=True,
+            )
+            # What was asked for must be all that there is: else something came in between.
+            if client.get(b"node_id") == node and {int(number) for number in index} <= set(slots):
+                break
+        if not client or named != hex_id.encode():
+            return []
+        owned = [self._hash(keys.client(client_id), client), Record("names", "hash", (name, named))]
+        if node and bound == named:
+            owned.append(Record("nodes", "hash", (node, named)))
+        owned.append(self._hash(keys.index(client_id), index))
+        for slot, invoice, mark in zip(slots, records[: len(slots)], records[len(slots) :], strict=True):
+            ends = _ends_ms(invoice, b"expires_at"), _ends_ms(mark, b"until")
+            owned.append(self._hash(keys.slot(client_id, slot), invoice, ends[0]))
+            owned.append(self._hash(keys.mark(client_id, slot), mark, ends[1]))
+        owned += self._mail(client_id, letters, entries)
+        if use is not None:
+            owned.append(Record("mail", "hash", (named, use)))
+        return [record for record in owned if record.items]
+
+    def _mail(
+        self, client_id: bytes, letters: Mapping[bytes, bytes], entries: Mapping[bytes, bytes]
+    ) -> list[Record]:
+        # Both keys end at one time, and may do so just between the two that were read.
+        index = {number: entry for number, entry in entries.items() if number in letters}
+        if not index:
+            return []
+        ends = max(entry.ends_ms for entry in to_letter_entries(index))
+        return [
+            self._hash(self._keys.mail_index(client_id), index, ends),
+            self._hash(self._keys.mail(client_id), {number: letters[number] for number in index}, ends),
+        ]
+
+    async def _wallet(self, wallet: bytes) -> list[Record]:
+        """All of one wallet's webhooks, as it was at one moment."""
+        keys = self._keys
+        now, webhooks, since, deliveries, left_ms = await self._link.read(
+            ("TIME",),
+            ("HGETALL", keys.webhooks(wallet)),
+            ("HGET", keys.webhook_nodes, wallet.hex()),
+            ("LRANGE", keys.deliveries(wallet), 0, -1),
+            ("PTTL", keys.deliveries(wallet)),
+            atomic=True,
+        )
+        owned: list[Record] = []
+        if webhooks and since is not None:
+            owned.append(self._hash(keys.webhooks(wallet), webhooks))
+            owned.append(Record("webhooks", "hash", (wallet.hex().encode(), since)))
+        if deliveries and left_ms > 0:
+            # Redis before 7 tells no moment, just what is left: to the minute it is always the same.
+            ends = round((_milliseconds(now) + left_ms) / MINUTE_MS) * MINUTE_MS
+            key = self._behind_prefix(keys.deliveries(wallet))
+            owned.append(Record(key, "list", tuple(deliveries), ends))
+        return owned
+
+    def _hash(self, key: str, fields: Mapping[bytes, bytes], ends_ms: int | None = None) -> Record:
+        items = tuple(item for field in sorted(fields) for item in (field, fields[field]))
+        return Record(self._behind_prefix(key), "hash", items, ends_ms)
+
+    def _behind_prefix(self, key: str) -> str:
+        return key.removeprefix(self._prefix)
+
+    # --- in ---------------------------------------------------------------------------------------
+
+    async def check_empty(self) -> None:
+        """Raise StoreNotEmpty, which says what is there, unless the node has no records."""
+        others = 0
+        async for key in self._scan(f"{self._prefix}*"):
+            if key not in ("probe", "import") and not key.startswith("import:"):
+                others += 1
+        if others:
+            clients, wallets = await self._link.read(
+                ("HLEN", self._keys.names), ("HLEN", self._keys.webhook_nodes)
+            )
+            raise StoreNotEmpty(
+                f"something is kept here already ({clients} clients, webhooks of {wallets} wallets, {others} "
+                "keys in all), and an import does not mix: start the sidecar on an empty Redis, or on a new "
+                "data directory, and import there"
+            )
+
+    async def restore(self, records: AsyncIterable[Record]) -> Restored:
+        """Write records that ExportCheck has passed; return once all are in force, and on disk.
+
+        What has expired by Redis's clock is left out. Raises StoreNotEmpty, with nothing changed, also
+        when something was kept here meanwhile.
+        """
+        await self.check_empty()
+        await self._clear()
+        try:
+            (now,) = await self._link.read(("TIME",))
+            restored = await self._write_aside(records, _milliseconds(now))
+            (there,) = await self._link.change(
+                FINISH_IMPORT, [self._aside_keys], [self._prefix, self._aside], "import"
+            )
+            if there:
+                raise StoreNotEmpty("something was kept here during the import: nothing was imported")
+        except BaseException:
+            with contextlib.suppress(StoreUnavailable):
+                await self._clear()
+            raise
+        return restored
+
+    async def _write_aside(self, records: AsyncIterable[Record], now_ms: int) -> Restored:
+        restored = Restored()
+        commands: list[Command] = []
+        size, mail_gone = 0, False
+        async for record in records:
+            gone = record.expires_at_ms is not None and record.expires_at_ms <= now_ms
+            if record.key.endswith(":mail"):
+                mail_gone = gone
+            if gone or (record.key == "mail" and mail_gone):
+                continue
+            _count(record, now_ms, restored)
+            commands += self._writing(record)
+            size += sum(map(len, record.items))
+            if len(commands) >= BATCH or size >= BATCH_BYTES:
+                await self._link.change_together(*commands)
+                commands, size = [], 0
+        if commands:
+            await self._link.change_together(*commands)
+        return restored
+
+    def _writing(self, record: Record) -> list[Command]:
+        key = self._aside + record.key
+        # Its name first, and in one step with it: what a crash leaves is found again.
+        commands: list[Command] = [("SADD", self._aside_keys, record.key)]
+        commands.append(("HSET" if record.type == "hash" else "RPUSH", key, *record.items))
+        if record.expires_at_ms is not None:
+            commands.append(("PEXPIREAT", key, record.expires_at_ms))
+        return commands
+
+    async def _clear(self) -> None:
+        """Remove what an import that was not finished has left aside."""
+        while names := (await self._link.read(("SRANDMEMBER", self._aside_keys, BATCH)))[0]:
+            await self._link.change_together(
+                ("UNLINK", *(self._aside + name.decode() for name in names)),
+                ("SREM", self._aside_keys, *names),
+            )
+
+
+def _ends_ms(record: Mapping[bytes, bytes], field: bytes) -> int | None:
+    """When a record's key ends, as the script that wrote it has told Redis."""
+    return int(record[field]) * 1_000 if record else None
+
+
+def _milliseconds(time: Sequence[bytes]) -> int:
+    """What Redis answers to TIME."""
+    return int(time[0]) * 1_000 + int(time[1]) // 1_000
+
+
+def _count(record: Record, now_ms: int, restored: Restored) -> None:
+    if record.key in SHARED:
+        return
+    rest = owner_of(record.key)[1]
+    if rest == "":
+        restored.clients += 1
+    elif rest == ":webhooks":
+        restored.webhooks += len(record.items) // 2
+    elif rest == ":mail:index":
+        fields = dict(zip(record.items[::2], record.items[1::2], strict=True))
+        restored.letters += sum(entry.ends_ms > now_ms for entry in to_letter_entries(fields))
+    elif rest.startswith(":slot:") and not rest.endswith(":mark"):
+        restored.invoices += 1
