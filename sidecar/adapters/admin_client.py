@@ -6,7 +6,7 @@ import re
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -15,28 +15,34 @@ from urllib.parse import quote
 
 import grpc
 
+from sidecar.adapters.admin_records import quota_message
+from sidecar.adapters.admin_status import reason_in
 from sidecar.core.errors import (
     AdminDenied,
+    BadExport,
     BadName,
     BadNodeId,
+    BadToken,
     BadWebhook,
     ConfigError,
     NameTaken,
     NodeTaken,
     NodeUnknown,
     NoSuchClient,
+    NoSuchInvoice,
     NoSuchWebhook,
     OperatorError,
     ServerNotRunning,
+    StoreNotEmpty,
 )
 from sidecar.core.model import Quota
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 
-REASON_KEY = "sidecar-reason"
-"""Trailing metadata that holds the reason slug of an error."""
-
 TIMEOUT = 30.0
 """Seconds that a call may take."""
+
+STREAM_TIMEOUT = 6 * 3_600.0
+"""Seconds that all of an export or import may take."""
 
 _MAX_SOCKET_PATH = 100  # sockaddr_un has room for 104 to 108 bytes, by system
 
@@ -130,6 +136,7 @@ _KINDS: dict[str, type[OperatorError]] = {
     for kind in (
         *(NameTaken, NoSuchClient, BadName, ConfigError),
         *(NodeTaken, NodeUnknown, BadNodeId, BadWebhook, NoSuchWebhook),
+        *(NoSuchInvoice, BadExport, StoreNotEmpty, BadToken),
     )
 }
 
@@ -141,10 +148,7 @@ def _operator_errors() -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         code, text = error.code(), error.details() or ""
-        reason = next(
-            (str(each.value) for each in error.trailing_metadata() or () if each.key == REASON_KEY), None
-        )
-        if reason is not None:
+        if (reason := reason_in(error)) is not None:
             raise _KINDS.get(reason, OperatorError)(text) from None
         if code is grpc.StatusCode.UNAVAILABLE:
             raise ServerNotRunning("the server went away during the call: look at its log") from None
@@ -159,13 +163,17 @@ class AdminClient:
     """Calls to the server of a data directory; a context manager.
 
     Opening raises ServerNotRunning, AdminDenied, ConfigError; every call raises OperatorError or a
-    kind of it (NameTaken, NoSuchClient, BadName, ConfigError).
+    kind of it (NameTaken, NoSuchClient, BadName, ConfigError). RemoteAdminClient does the same over TCP.
     """
 
     def __init__(self, datadir: Path) -> None:
-        self._channel = grpc.insecure_channel(socket_target(_probe(datadir)))
-        self._stub = admin_pb2_grpc.AdminStub(self._channel)
-        self._webhooks = admin_pb2_grpc.WebhooksStub(self._channel)
+        self._use(grpc.insecure_channel(socket_target(_probe(datadir))))
+
+    def _use(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self._stub = admin_pb2_grpc.AdminStub(channel)
+        self._webhooks = admin_pb2_grpc.WebhooksStub(channel)
+        self._backup = admin_pb2_grpc.BackupStub(channel)
 
     def __enter__(self) -> Self:
         return self
@@ -178,8 +186,8 @@ class AdminClient:
     def add(
         self, name: str, quota: Quota, node_id: str = "", timestamps: str = ""
     ) -> admin_pb2.AddClientResponse:
-        """Let a client in; where `quota` is 0 the server's default holds, and so for what is empty."""
-        wanted = admin_pb2.Quota(slots=quota.slots, bytes=quota.bytes, ttl_seconds=quota.ttl)
+        """Let a client in; where `quota` is None the server's default holds, and so for what is empty."""
+        wanted = quota_message(quota)
         return self._call(
             self._stub.AddClient,
             lambda: admin_pb2.AddClientRequest(
@@ -198,6 +206,26 @@ class AdminClient:
     def rotate(self, name: str) -> admin_pb2.RotateClientResponse:
         """New request paths for a client."""
         return self._call(self._stub.RotateClient, lambda: admin_pb2.RotateClientRequest(name=_text(name)))
+
+    def update(self, name: str, changes: Quota, reset: Sequence[str] = ()) -> admin_pb2.UpdateClientResponse:
+        """Change a client's own limits; those that `reset` names follow the server's settings again."""
+        wanted = quota_message(changes)
+        return self._call(
+            self._stub.UpdateClient,
+            lambda: admin_pb2.UpdateClientRequest(name=_text(name), quota=wanted, reset=reset),
+        )
+
+    def pause(self, name: str) -> admin_pb2.PauseClientResponse:
+        """Serve a client no more for now."""
+        return self._call(self._stub.PauseClient, lambda: admin_pb2.PauseClientRequest(name=_text(name)))
+
+    def resume(self, name: str) -> admin_pb2.ResumeClientResponse:
+        """Serve a paused client again."""
+        return self._call(self._stub.ResumeClient, lambda: admin_pb2.ResumeClientRequest(name=_text(name)))
+
+    def mail(self, name: str) -> admin_pb2.ListMailResponse:
+        """What waits for a client."""
+        return self._call(self._stub.ListMail, lambda: admin_pb2.ListMailRequest(name=_text(name)))
 
     def revoke(self, name: str) -> admin_pb2.RevokeClientResponse:
         """Serve a client no more."""
@@ -258,6 +286,22 @@ class AdminClient:
             self._webhooks.RemoveWebhook,
             lambda: admin_pb2.RemoveWebhookRequest(client=_text(client), app_name=_text(app_name)),
         )
+
+    def dry_run(self, name: str, slot: int) -> admin_pb2.DryRunResponse:
+        """What a payer of the offer in that slot would get now."""
+        return self._call(self._stub.DryRun, lambda: admin_pb2.DryRunRequest(name=_text(name), slot=slot))
+
+    def export(self) -> Iterator[bytes]:
+        """All that is kept, in parts; whole when it ends without an error and with its last line."""
+        with _operator_errors():
+            for answer in self._backup.Export(admin_pb2.ExportRequest(), timeout=STREAM_TIMEOUT):
+                yield answer.part
+
+    def import_(self, parts: Iterable[bytes]) -> admin_pb2.ImportResponse:
+        """Bring an export into an empty store, in parts of up to 64 kB."""
+        with _operator_errors():
+            requests = (admin_pb2.ImportRequest(part=part) for part in parts)
+            return self._backup.Import(requests, timeout=STREAM_TIMEOUT)
 
     def status(self) -> admin_pb2.GetStatusResponse:
         """What the server runs on, and what it did."""

@@ -1,144 +1,192 @@
-"""The admin socket's server, and what the services on it share.
+"""The admin server: on a Unix socket always, over TCP when it is asked for.
 
-It listens on a Unix socket that only the server's own user may open, so there is no password: who
-can connect may do everything.
+Only the server's own user may open the socket, so there is no password: who can connect may do
+everything. Over TCP every call needs a token (admin_tcp.py).
 """
 
-import logging
+import asyncio
 import os
 import stat
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
-from sidecar.adapters.admin_client import REASON_KEY, private_directory, socket_target
+from sidecar.adapters.admin_client import private_directory, socket_target
+from sidecar.adapters.admin_tcp import Certificate, TcpAddress, TokenGuard
+from sidecar.adapters.admin_token import read_token
+from sidecar.adapters.audit import Audit, Context
 from sidecar.adapters.locks import locked
-from sidecar.core.errors import (
-    AdminDenied,
-    BadName,
-    BadNodeId,
-    BadWebhook,
-    ClientRevoked,
-    ConfigError,
-    NameTaken,
-    NodeTaken,
-    NodeUnknown,
-    NoSuchClient,
-    NoSuchWebhook,
-    OperatorError,
-    SidecarError,
-    TooManyWebhooks,
-    Unavailable,
-)
-from sidecar.rpc.sidecar.v1 import admin_pb2_grpc
+from sidecar.core.errors import AdminDenied, ConfigError, OperatorError
+from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 
-log = logging.getLogger(__name__)
+READY = "ready"
+"""The health service's name for: LND's stream is up, and Redis takes changes."""
 
-# --- errors to statuses -------------------------------------------------------------------------
+READY_EVERY = 1.0
+"""Seconds between looks whether that is so."""
 
-_CODES: tuple[tuple[type[SidecarError], grpc.StatusCode], ...] = (
-    (NameTaken, grpc.StatusCode.ALREADY_EXISTS),
-    (NodeTaken, grpc.StatusCode.ALREADY_EXISTS),
-    (NoSuchClient, grpc.StatusCode.NOT_FOUND),
-    (NoSuchWebhook, grpc.StatusCode.NOT_FOUND),
-    (BadName, grpc.StatusCode.INVALID_ARGUMENT),
-    (BadNodeId, grpc.StatusCode.INVALID_ARGUMENT),
-    (BadWebhook, grpc.StatusCode.INVALID_ARGUMENT),
-    (ConfigError, grpc.StatusCode.INVALID_ARGUMENT),
-    (TooManyWebhooks, grpc.StatusCode.FAILED_PRECONDITION),
-    (NodeUnknown, grpc.StatusCode.FAILED_PRECONDITION),
-    (Unavailable, grpc.StatusCode.UNAVAILABLE),
-    (ClientRevoked, grpc.StatusCode.FAILED_PRECONDITION),
-)
-
-Context = grpc.aio.ServicerContext[Any, Any]
-S = TypeVar("S")
-Q = TypeVar("Q")
-R = TypeVar("R")
+__all__ = ["READY", "READY_EVERY", "AdminServer", "Context", "start_admin"]
 
 
-def answered(
-    method: Callable[[S, Q, Context], Awaitable[R]],
-) -> Callable[[S, Q, Context], Coroutine[Any, Any, R]]:
-    """Turn the errors of a call into the statuses that admin.proto promises."""
-
-    async def call(self: S, request: Q, context: Context) -> R:
-        try:
-            return await method(self, request, context)
-        except SidecarError as error:
-            code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
-            reason, text = error.reason, str(error) or error.reason
-            if code is grpc.StatusCode.INTERNAL:
-                log.warning("admin call failed: %s: %s", reason, text)
-        except Exception:
-            log.exception("admin call failed")
-            code, reason = grpc.StatusCode.INTERNAL, "internal"
-            text = "the server failed inside; its log says why"
-        await context.abort(code, text, trailing_metadata=((REASON_KEY, reason),))
-        raise AssertionError("abort always raises")
-
-    return call
+# --- what is offered ----------------------------------------------------------------------------
 
 
-# --- the socket ---------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Services:
+    """What both doors offer; a service that is None is not offered."""
+
+    admin: admin_pb2_grpc.AdminServicer
+    webhooks: admin_pb2_grpc.WebhooksServicer | None
+    backup: admin_pb2_grpc.BackupServicer | None
+    health: health.aio.HealthServicer
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Full names of our own services."""
+        offered = {"Admin": self.admin, "Webhooks": self.webhooks, "Backup": self.backup}
+        known = admin_pb2.DESCRIPTOR.services_by_name
+        return [known[name].full_name for name, service in offered.items() if service is not None]
+
+    def server(self, door: str, *guards: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
+        """A server of them all, with health and reflection; the guards see a call first."""
+        # Else a second server could take the same port, and get half of the calls.
+        options = [("grpc.so_reuseport", 0)]
+        server = grpc.aio.server(interceptors=[*guards, Audit(door)], options=options)
+        admin_pb2_grpc.add_AdminServicer_to_server(self.admin, server)
+        if self.webhooks is not None:
+            admin_pb2_grpc.add_WebhooksServicer_to_server(self.webhooks, server)
+        if self.backup is not None:
+            admin_pb2_grpc.add_BackupServicer_to_server(self.backup, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        shown = (*self.names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(shown, server)
+        return server
+
+
+async def _watch(service: health.aio.HealthServicer, ready: Callable[[], bool]) -> None:
+    """Let the health service say `ready` while it is so."""
+    states = health_pb2.HealthCheckResponse
+    while True:
+        await service.set(READY, states.SERVING if ready() else states.NOT_SERVING)
+        await asyncio.sleep(READY_EVERY)
+
+
+# --- the server ---------------------------------------------------------------------------------
 
 
 class AdminServer:
-    """A running admin service. It holds a lock on its socket until it is stopped, or killed."""
+    """A running admin server. It holds a lock on its socket until it is stopped, or killed.
 
-    def __init__(self, server: grpc.aio.Server, lock: int) -> None:
-        self._server = server
+    `address` is where it listens over TCP (host:port); empty when it does not.
+    """
+
+    def __init__(self, service: health.aio.HealthServicer, lock: int) -> None:
+        self._health = service
         self._lock = lock
+        self._servers: list[grpc.aio.Server] = []
+        self._watching: asyncio.Task[None] | None = None
+        self.address = ""
+
+    async def start(self, server: grpc.aio.Server) -> None:
+        """Let one of its doors take calls."""
+        self._servers.append(server)
+        await server.start()
+
+    def watch(self, ready: Callable[[], bool]) -> None:
+        """Look again and again whether the sidecar is ready."""
+        self._watching = asyncio.create_task(_watch(self._health, ready), name="admin-health")
 
     async def stop(self, grace: float | None = None) -> None:
         """Take no new calls, and end the running ones within `grace` seconds."""
-        await self._server.stop(grace)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._health.enter_graceful_shutdown()
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
 
     async def wait_for_termination(self) -> None:
         """Return once the server has stopped."""
-        await self._server.wait_for_termination()
+        await asyncio.gather(*(server.wait_for_termination() for server in self._servers))
 
 
 async def start_admin(
     admin: admin_pb2_grpc.AdminServicer,
     socket_path: Path,
     webhooks: admin_pb2_grpc.WebhooksServicer | None = None,
+    *,
+    backup: admin_pb2_grpc.BackupServicer | None = None,
+    tcp: TcpAddress | None = None,
+    ready: Callable[[], bool] | None = None,
 ) -> AdminServer:
-    """Listen on `socket_path` (see admin_socket_path), for this user alone.
+    """Listen on `socket_path` (see admin_socket_path) for this user alone, and over TCP where `tcp` says.
 
-    A socket that a killed server left behind is replaced. Raises OperatorError when another
-    server is alive on it, AdminDenied when the socket can't be made there.
+    `ready` is asked every READY_EVERY seconds whether LND's stream is up and Redis takes changes; without
+    it the server never says that it is ready. A socket that a killed server left behind is replaced.
+    Raises OperatorError when another server is alive on it, AdminDenied when the socket can't be made
+    there, ConfigError for what `tcp` says.
     """
+    service = health.aio.HealthServicer()
+    services = _Services(admin, webhooks, backup, service)
+    for name in services.names:
+        await service.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await service.set(READY, health_pb2.HealthCheckResponse.NOT_SERVING)
     try:
         private_directory(socket_path.parent)
         lock = _lock(socket_path.with_suffix(".lock"))
     except OSError as error:
         raise AdminDenied(f"no socket can be made at {socket_path}: {error.strerror}") from None
+    running = AdminServer(service, lock)
     try:
+        remote = None
+        if tcp is not None:
+            read_token(tcp.tokenfile)  # so that a wrong one is said now
+            remote = services.server("tcp", TokenGuard(tcp.tokenfile))
+            running.address = _bind(remote, tcp)
+        local = services.server("socket")
         _clear(socket_path)
-        server = grpc.aio.server()
-        admin_pb2_grpc.add_AdminServicer_to_server(admin, server)
-        if webhooks is not None:
-            admin_pb2_grpc.add_WebhooksServicer_to_server(webhooks, server)
-        # The socket is made by this very call; with the mask there is no moment at which it is open
-        # to others. A data directory that exists keeps its own mode, for it may be shared on purpose.
-        mask = os.umask(0o177)
-        try:
-            server.add_insecure_port(socket_target(socket_path))
-        except RuntimeError:
-            raise AdminDenied(f"no socket can be made at {socket_path}: is the directory ours?") from None
-        finally:
-            os.umask(mask)
-        await server.start()
+        _bind_socket(local, socket_path)
+        for server in (local, remote):
+            if server is not None:
+                await running.start(server)
     except BaseException:
-        os.close(lock)
+        await running.stop()
         raise
-    return AdminServer(server, lock)
+    if ready is not None:
+        running.watch(ready)
+    return running
+
+
+def _bind(server: grpc.aio.Server, tcp: TcpAddress) -> str:
+    """Take the port; where the server listens. Raises ConfigError."""
+    credentials = Certificate(tcp.tlscert, tcp.tlskey).credentials()
+    try:
+        port = server.add_secure_port(tcp.listen, credentials)
+    except RuntimeError:
+        raise ConfigError(
+            f"admin.listen: {tcp.listen} can't be listened on: is it host:port, is the host this machine's, "
+            "and is the port free?"
+        ) from None
+    return f"{tcp.listen.rpartition(':')[0]}:{port}"
+
+
+def _bind_socket(server: grpc.aio.Server, path: Path) -> None:
+    """Make the socket. Raises AdminDenied."""
+    # The socket is made by this very call; with the mask there is no moment at which it is open
+    # to others. A data directory that exists keeps its own mode, for it may be shared on purpose.
+    mask = os.umask(0o177)
+    try:
+        server.add_insecure_port(socket_target(path))
+    except RuntimeError:
+        raise AdminDenied(f"no socket can be made at {path}: is the directory ours?") from None
+    finally:
+        os.umask(mask)
 
 
 def _lock(path: Path) -> int:

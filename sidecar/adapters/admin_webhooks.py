@@ -2,21 +2,18 @@
 
 # ruff: noqa: N802, ARG002 - gRPC names the methods, and says what they are given
 
-import logging
 import re
 from collections.abc import Sequence
 from typing import Protocol
 
 from sidecar.adapters.admin import find_client, read_node_id
-from sidecar.adapters.admin_server import Context, answered
+from sidecar.adapters.admin_server import Context
 from sidecar.core import webhooks
 from sidecar.core.errors import ClientRevoked, NodeUnknown, NoSuchWebhook, TooManyWebhooks
 from sidecar.core.model import ClientState
 from sidecar.core.webhooks import Delivery, Webhook, WebhookSet
 from sidecar.ports import Store, WebhookStore
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
-
-log = logging.getLogger(__name__)
 
 _NODE_ID = re.compile(r"[0-9a-fA-F]{66}")
 
@@ -74,7 +71,6 @@ class WebhooksService(admin_pb2_grpc.WebhooksServicer):
         self._registrar = registrar
         self._tester = tester
 
-    @answered
     async def AddWebhook(
         self, request: admin_pb2.AddWebhookRequest, context: Context
     ) -> admin_pb2.AddWebhookResponse:
@@ -89,7 +85,6 @@ class WebhooksService(admin_pb2_grpc.WebhooksServicer):
             ) from None
         return admin_pb2.AddWebhookResponse(count=done.count, no_change=done.no_change)
 
-    @answered
     async def ListWebhooks(
         self, request: admin_pb2.ListWebhooksRequest, context: Context
     ) -> admin_pb2.ListWebhooksResponse:
@@ -101,7 +96,6 @@ class WebhooksService(admin_pb2_grpc.WebhooksServicer):
             deliveries=[_delivery(each) for each in await self._hooks.deliveries(node_id)],
         )
 
-    @answered
     async def TestWebhooks(
         self, request: admin_pb2.TestWebhooksRequest, context: Context
     ) -> admin_pb2.TestWebhooksResponse:
@@ -113,7 +107,6 @@ class WebhooksService(admin_pb2_grpc.WebhooksServicer):
         done = await self._tester.test(node_id, request.app_name or None)
         return admin_pb2.TestWebhooksResponse(deliveries=[_delivery(each) for each in done])
 
-    @answered
     async def PauseWebhook(
         self, request: admin_pb2.PauseWebhookRequest, context: Context
     ) -> admin_pb2.PauseWebhookResponse:
@@ -125,7 +118,6 @@ class WebhooksService(admin_pb2_grpc.WebhooksServicer):
             raise _no_such_webhook(request.client) from None
         return admin_pb2.PauseWebhookResponse()
 
-    @answered
     async def RemoveWebhook(
         self, request: admin_pb2.RemoveWebhookRequest, context: Context
     ) -> admin_pb2.RemoveWebhookResponse:
