@@ -1,0 +1,128 @@
+"""How the server fares: looked at in the background, so that whoever asks waits for nobody."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sidecar.core.errors import StoreUnavailable
+from sidecar.core.model import Client, Usage
+
+LOOK_EVERY = 5.0
+"""Seconds between changes that prove that Redis keeps them."""
+
+COUNT_EVERY = 15.0
+"""Seconds between two counts of all clients, and 20 times as long as one takes when that is longer."""
+
+_SHARE = 20
+
+PATIENCE = 5.0
+"""Seconds after which a Redis that has not answered counts as away."""
+
+
+class Watched(Protocol):
+    """What is looked at of a store."""
+
+    async def probe(self) -> None:
+        """Prove that a change is kept. Raises StoreUnavailable."""
+
+    async def list_clients(self) -> Sequence[tuple[Client, Usage]]:
+        """All clients with their use. Raises StoreUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """All clients together: how many of each state; slots and bytes that they use, and that they may use."""
+
+    clients: Mapping[str, int] = field(default_factory=dict)
+    slots: int = 0
+    bytes: int = 0
+    slots_allowed: int = 0
+    bytes_allowed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something that must hold for the server to serve, in words."""
+
+    holds: bool
+    text: str
+
+
+class Vitals:
+    """What the server stands on, as it was a few seconds ago. `run` beside the server."""
+
+    def __init__(
+        self,
+        store: Watched,
+        *,
+        stream_up: Callable[[], bool],
+        allowed: Callable[[Client], tuple[int, int]],
+    ) -> None:
+        """`allowed`: the slots and bytes that a client may use."""
+        self._store = store
+        self._stream_up = stream_up
+        self._allowed = allowed
+        self.redis_up = False
+        self.census = Census()
+
+    @property
+    def stream_up(self) -> bool:
+        """Whether LND streams onion messages to us now."""
+        return self._stream_up()
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages can be served."""
+        return all(condition.holds for condition in self.conditions())
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """All that must hold."""
+        up = self.stream_up
+        lnd = "LND streams onion messages" if up else "LND does not stream onion messages"
+        redis = "Redis keeps changes" if self.redis_up else "Redis does not keep changes"
+        return Condition(up, lnd), Condition(self.redis_up, redis)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_looking())
+            tasks.create_task(self._keep_counting())
+
+    async def _keep_looking(self) -> None:
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def _keep_counting(self) -> None:
+        now = asyncio.get_running_loop().time
+        while True:
+            start = now()
+            await self.count()
+            await asyncio.sleep(max(COUNT_EVERY, _SHARE * (now() - start)))
+
+    async def look(self) -> None:
+        """See whether Redis keeps a change."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._store.probe()
+        except (StoreUnavailable, TimeoutError):
+            self.redis_up = False
+        else:
+            self.redis_up = True
+
+    async def count(self) -> None:
+        """Count all clients; while Redis is away the last count stands."""
+        try:
+            clients = await self._store.list_clients()
+        except StoreUnavailable:
+            return
+        allowed = [self._allowed(client) for client, _ in clients]
+        self.census = Census(
+            clients=Counter(client.state.value for client, _ in clients),
+            slots=sum(usage.slots for _, usage in clients),
+            bytes=sum(usage.bytes for _, usage in clients),
+            slots_allowed=sum(slots for slots, _ in allowed),
+            bytes_allowed=sum(size for _, size in allowed),
+        )
