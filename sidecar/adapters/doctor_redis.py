@@ -1,0 +1,92 @@
+"""What `sidecar doctor` asks of Redis, an operator's own or the embedded one."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from sidecar.adapters.redis_link import unavailable
+from sidecar.adapters.redis_setup import check_server, connect, connect_socket, place
+from sidecar.core.diagnosis import RedisFacts
+from sidecar.core.errors import StoreSetupError
+from sidecar.core.model import Durability
+
+_SOCKET = re.compile(r'^unixsocket "(.*)"$', re.MULTILINE)
+_ESCAPED = re.compile(r"\\(.)")
+
+
+def embedded_socket(datadir: Path) -> Path | None:
+    """Where the embedded server of a data directory listens, if one is there: its configuration tells."""
+    try:
+        text = (datadir / "redis" / "redis.conf").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    match = _SOCKET.search(text)
+    if match is None:
+        return None
+    path = Path(_ESCAPED.sub(lambda found: "\n" if found[1] == "n" else found[1], match[1]))
+    return path if path.is_socket() else None
+
+
+async def examine(
+    url: str | None, socket: Path | None, durability: str, now: Callable[[], float] = time.time
+) -> tuple[RedisFacts, Path | None]:
+    """What a Redis says of itself, and its directory if that may be on this machine.
+
+    Without `url` it is the embedded one, at `socket`. Raises ConfigError, StoreUnavailable.
+    """
+    if url is not None:
+        redis, where, local = connect(url), place(url), _is_local(url)
+    elif socket is not None:
+        redis, where, local = connect_socket(socket), "embedded", True
+    else:
+        raise ValueError("neither a URL nor a socket")
+    try:
+        try:
+            report = await check_server(redis, Durability(durability), where)
+        except StoreSetupError as error:
+            return RedisFacts(str(error), refused=True), None
+        try:
+            return await _facts(redis, report.description, now), await _directory(redis) if local else None
+        except (RedisError, OSError) as error:
+            raise unavailable(error) from error
+    finally:
+        await redis.aclose()
+
+
+async def _facts(redis: Redis, description: str, now: Callable[[], float]) -> RedisFacts:
+    info: dict[str, Any] = await redis.info()
+    before = now()
+    seconds, micros = await redis.time()
+    # Half of the way there and back is as near as one can say.
+    ahead = seconds + micros / 1e6 - (before + now()) / 2
+    return RedisFacts(
+        judgement=description,
+        refused=False,
+        used_memory=int(info.get("used_memory", 0)),
+        max_memory=int(info.get("maxmemory", 0)),
+        machine_memory=int(info.get("total_system_memory", 0)),
+        aof_write_failed=info.get("aof_last_write_status", "ok") != "ok",
+        aof_rewrite_failed=info.get("aof_last_bgrewrite_status", "ok") != "ok",
+        snapshot_failed=info.get("rdb_last_bgsave_status", "ok") != "ok",
+        replicas=int(info.get("connected_slaves", 0)),
+        ahead=ahead,
+    )
+
+
+async def _directory(redis: Redis) -> Path | None:
+    try:
+        found = (await redis.config_get("dir")).get("dir")
+    except ResponseError:
+        return None
+    return Path(found) if found else None
+
+
+def _is_local(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "unix" or parts.hostname in ("127.0.0.1", "::1", "localhost")
