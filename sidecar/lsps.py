@@ -5,11 +5,12 @@ one of the places at work, and what it sets first is not kept last.
 """
 
 import asyncio
-import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import structlog
 
 from sidecar.core import lsps0, lsps5, webhooks
 from sidecar.core.errors import (
@@ -28,7 +29,7 @@ from sidecar.core.lsps5 import Text
 from sidecar.core.webhooks import HTTPS_PORT, Fate, Webhook, WebhookSet
 from sidecar.ports import Clock, LspsTransport, Notifier, WebhookStore
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 MAX_AT_ONCE = 16
 """Peers whose requests are in work at once; others wait in the transport's bounded queue."""
@@ -116,7 +117,7 @@ class LspsService:
         """Forget a webhook. Raises NoSuchWebhook, StoreUnavailable."""
         async with self._changing:
             await self._store.remove_webhook(node_id, app_name)
-        log.info("webhook removed: node %s, app %s", node_id.hex(), webhooks.printable(app_name))
+        log.info("webhook removed", node=node_id.hex(), app=webhooks.printable(app_name))
 
     async def tidy(self, needed: Callable[[bytes], Awaitable[bool]]) -> None:
         """Forget the webhooks for which nothing has spoken for seven days. To be called now and then.
@@ -141,7 +142,7 @@ class LspsService:
                 return
             await self._store.forget_webhooks(node_id)
         self.counters["lsps.forgotten"] += 1
-        log.info("webhooks forgotten, nothing has spoken for them for 7 days: node %s", node_id.hex())
+        log.info("webhooks forgotten: nothing has spoken for them for 7 days", node=node_id.hex())
 
     # --- requests ---------------------------------------------------------------------------------
 
@@ -166,7 +167,7 @@ class LspsService:
         except SidecarError as error:
             # "it SHOULD treat this no differently from successfully delivering the response" (bLIP 50)
             self.counters[f"unsent.lsps.{error.reason}"] += 1
-            log.debug("an LSPS answer was not sent: %s: %s", error.reason, error)
+            log.debug("an LSPS answer was not sent", reason=error.reason, error=str(error))
         except TimeoutError:
             self.counters["unsent.lsps.timeout"] += 1
         except Exception:
@@ -203,7 +204,7 @@ class LspsService:
             refusal = lsps0.internal_error()
         if refusal.code == PARSE_ERROR:
             # "SHOULD log this as an unusual event." (bLIP 50)
-            log.info("LSPS: bad message format from %s: %s", peer.hex(), refusal.message)
+            log.info("LSPS: bad message format", peer=peer.hex(), error=refusal.message)
         self.counters[f"lsps.refused.{refusal.code}"] += 1
         return lsps0.write_error(refusal.request_id if request_id is None else request_id, refusal)
 
@@ -211,7 +212,7 @@ class LspsService:
         """Say what keeps requests from being served: once, until one is served again."""
         if not self._complained:
             self._complained = True
-            log.error("LSPS requests are not served: %s", str(error) or "no answer in time")
+            log.error("LSPS requests are not served", error=str(error) or "no answer in time")
 
     async def _perform(self, peer: bytes, request: Request) -> Mapping[str, Any]:
         params = lsps5.params_of(request)
@@ -268,5 +269,5 @@ class LspsService:
             # notification to the `webhook` specified in this call, and only to that webhook."
             self._notifier.announce(node_id, name.value)
             app, host = webhooks.printable(name.value), webhooks.host_of(url.value)
-            log.info("webhook registered: node %s, app %s, at %s", node_id.hex(), app, host)
+            log.info("webhook registered", node=node_id.hex(), app=app, host=host)
         return done

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from sidecar import logs
 from tests.harness.beside import LNDS, sidecar_beside
 from tests.harness.lnd_process import LndProcess
 from tests.harness.shell import Served, Shell
 from tests.harness.sidecar_process import SidecarProcess
+
+logs.route()  # so that caplog sees what is logged
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,14 +6,28 @@ from dataclasses import replace
 import pytest
 
 from sidecar.adapters import lnd_calls, permissions
+from sidecar.allowances import Limit
 from sidecar.core import keys
 from sidecar.core.mailbox import MailUse
 from sidecar.core.model import Quota
 from sidecar.printing import span, table, utc
+from tests.harness.mail_contract import PLENTY, ROOM, a_letter
 from tests.harness.shell import Served, Shell
 from tests.harness.store_contract import DAY, an_invoice, until
 
 NODE = keys.public_key(b"\x01" * 32).hex()
+
+LIMITS_JSON = {
+    "slots": 10,
+    "bytes": 131_072,
+    "ttl_seconds": 365 * DAY,
+    "requests_per_second": 50,
+    "requests_burst": 50,
+    "stores_per_minute": 60,
+    "offer_paths_per_minute": 60,
+    "mailbox_letters": 200,
+    "mailbox_bytes": 4_194_304,
+}
 
 # --- clients ------------------------------------------------------------------------------------
 
@@ -29,6 +43,9 @@ async def test_add_prints_id_and_paths_for_scripts(served: Served) -> None:
         "generation": 1,
         "created_at": kept.created_at,
         "quota": {"slots": 10, "bytes": 131_072, "ttl_seconds": 365 * DAY},
+        "overrides": {},
+        "limits": LIMITS_JSON,
+        "refused": {},
         "slots_used": 0,
         "bytes_used": 0,
         "node_id": None,
@@ -53,7 +70,119 @@ async def test_add_takes_a_quota(served: Served) -> None:
     await served.run("client", "add", "alice", "--ttl", "30d", "--slots=3", "--bytes", "9000")
     assert (await served.store.find_client("alice")).quota == Quota(slots=3, bytes=9_000, ttl=30 * DAY)
     await served.run("client", "add", "bob", "--ttl", "12h")
-    assert (await served.store.find_client("bob")).quota == Quota(slots=10, bytes=131_072, ttl=43_200)
+    assert (await served.store.find_client("bob")).quota == Quota(ttl=43_200)
+
+
+async def test_update_changes_a_clients_own_limits(served: Served) -> None:
+    """Each by its flag; what holds is printed, and which of it is the client's own."""
+    flags = {
+        "--slots": ("3", "slots", 3),
+        "--bytes": ("9000", "bytes", 9_000),
+        "--ttl": ("30d", "ttl_seconds", 30 * DAY),
+        "--rate": ("0.5", "requests_per_second", 0.5),
+        "--burst": ("4", "requests_burst", 4),
+        "--stores": ("5", "stores_per_minute", 5),
+        "--offer-paths": ("6", "offer_paths_per_minute", 6),
+        "--mail-letters": ("7", "mailbox_letters", 7),
+        "--mail-bytes": ("70000", "mailbox_bytes", 70_000),
+    }
+    words = [word for flag, (text, _, _) in flags.items() for word in (flag, text)]
+    own = {field: value for _, field, value in flags.values()}
+    await served.run("client", "add", "alice")
+    updated = (await served.run("client", "update", "alice", *words, "--json")).json()
+    assert (updated["overrides"], updated["limits"]) == (own, own)
+    assert updated["quota"] == {name: own[name] for name in ("slots", "bytes", "ttl_seconds")}
+    added = (await served.run("client", "add", "bob", *words, "--json")).json()
+    assert added["overrides"] == own
+    resets = [f"--reset={flag.removeprefix('--')}" for flag in flags if flag != "--rate"]
+    text = (await served.run("client", "update", "alice", *resets)).text()
+    assert re.search(r"^requests +0.5 a second, 50 at once$", text, re.MULTILINE)
+    assert re.search(r"^stores +60 a minute$", text, re.MULTILINE)
+    assert re.search(r"^own limits +rate$", text, re.MULTILINE)
+    assert (await served.store.find_client("alice")).quota == Quota(requests_per_second=0.5)
+
+
+async def test_update_says_what_is_stored_beyond_the_new_limits(served: Served) -> None:
+    """It stays until it is replaced or ends."""
+    added = (await served.run("client", "add", "alice", "--json")).json()
+    for slot in range(2):
+        await served.store.save(bytes.fromhex(added["client_id"]), an_invoice(slot, size=700), until())
+    said = "More than that is stored: what is there stays until it is replaced, or ends."
+    for flag, low, enough in (("--slots", "1", "2"), ("--bytes", "1399", "1400")):
+        assert said in (await served.run("client", "update", "alice", flag, low)).text()
+        assert said not in (await served.run("client", "update", "alice", flag, enough)).text()
+    assert len(await served.store.invoices(bytes.fromhex(added["client_id"]))) == 2
+
+
+async def test_an_update_that_means_nothing_is_refused(served: Served) -> None:
+    """Of nothing, of a name that is no limit's, or to what no client may have: each in one line."""
+    await served.run("client", "add", "alice")
+    assert "nothing to change" in (await served.run("client", "update", "alice")).refusal()
+    said = (await served.run("client", "update", "alice", "--reset", "mail")).refusal()
+    assert "'mail' is no limit" in said
+    said = (await served.run("client", "update", "alice", "--rate", "0")).refusal()
+    assert "from the flag --rate is not allowed" in said
+    assert (await served.store.find_client("alice")).quota == Quota()
+
+
+async def test_pause_and_resume(served: Served) -> None:
+    """The state is told by both, by `show` and by `list`; a revoked client can be neither."""
+    await served.run("client", "add", "alice")
+    text = (await served.run("client", "pause", "alice")).text()
+    assert text == "client alice is paused: nothing is served for it, and all that it has stays\n"
+    assert (await served.run("client", "pause", "alice", "--json")).json()["state"] == "paused"
+    assert re.search(r"^state +paused$", (await served.run("client", "show", "alice")).text(), re.MULTILINE)
+    assert " paused " in (await served.run("client", "list")).text()
+    assert (await served.run("client", "resume", "alice")).text() == "client alice is served\n"
+    assert (await served.run("client", "resume", "alice", "--json")).json()["state"] == "active"
+    await served.run("client", "revoke", "alice")
+    for command in ("pause", "resume"):
+        assert "alice is revoked" in (await served.run("client", command, "alice")).refusal()
+
+
+async def test_show_tells_what_was_refused(served: Served) -> None:
+    """By limit, since the start."""
+    added = (await served.run("client", "add", "alice", "--json")).json()
+    text = (await served.run("client", "show", "alice")).text()
+    assert re.search(r"^refused +nothing since the start$", text, re.MULTILINE)
+    assert re.search(r"^own limits +none: the server's settings hold$", text, re.MULTILINE)
+    served.allowances.refuse(bytes.fromhex(added["client_id"]), Limit.STORES, 3)
+    served.allowances.refuse(bytes.fromhex(added["client_id"]), Limit.OFFER_PATHS)
+    text = (await served.run("client", "show", "alice")).text()
+    assert re.search(r"^refused +offer-paths 1, stores 3 since the start$", text, re.MULTILINE)
+    shown = (await served.run("client", "show", "alice", "--json")).json()
+    assert shown["refused"] == {"offer-paths": 1, "stores": 3}
+
+
+async def test_mailbox_lists_what_waits(served: Served) -> None:
+    """A line a letter, or JSON; never what it says."""
+    added = (await served.run("client", "add", "alice", "--json")).json()
+    assert (await served.run("client", "mailbox", "alice")).text() == "nothing waits for client alice\n"
+    assert (await served.run("client", "mailbox", "alice", "--json")).json() == {"messages": []}
+    letter = a_letter(age_ms=2 * 3_600_000 + 60_000)
+    kept = await served.store.keep(bytes.fromhex(added["client_id"]), letter, PLENTY, ROOM)
+    head, line = (await served.run("client", "mailbox", "alice")).text().splitlines()
+    assert head.split() == ["NUMBER", "QUEUE", "BYTES", "KEPT", "FROM"]
+    when = f"{utc(letter.kept_at_ms // 1000)} (2 hours ago)"
+    assert line.split() == [
+        str(kept.number),
+        "messages",
+        str(letter.size),
+        *when.split(),
+        letter.sender.hex(),
+    ]
+    assert (await served.run("client", "mailbox", "alice", "--json")).json() == {
+        "messages": [
+            {
+                "number": kept.number,
+                "queue": "messages",
+                "bytes": letter.size,
+                "kept_at_ms": letter.kept_at_ms,
+                "sender": letter.sender.hex(),
+            }
+        ]
+    }
+    assert "no client 'bob'" in (await served.run("client", "mailbox", "bob")).refusal()
 
 
 async def test_list_is_a_table_or_json(served: Served) -> None:
@@ -124,7 +253,7 @@ async def test_a_clients_node_timestamps_and_mail_are_shown(served: Served) -> N
     text = (await served.run("client", "add", "alice")).text()
     assert re.search(r"^node +not known yet$", text, re.MULTILINE)
     assert re.search(r"^timestamps +as the server's setting says$", text, re.MULTILINE)
-    assert re.search(r"^mailbox +0 messages, 0 bytes$", text, re.MULTILINE)
+    assert re.search(r"^mailbox +0 of 2x200 messages, 0 of 2x4194304 bytes$", text, re.MULTILINE)
     added = (
         await served.run("client", "add", "bob", "--node-id", NODE, "--timestamps", "z", "--json")
     ).json()
@@ -132,7 +261,7 @@ async def test_a_clients_node_timestamps_and_mail_are_shown(served: Served) -> N
     text = (await served.run("client", "show", "bob")).text()
     assert re.search(rf"^node +{NODE} \(operator\)$", text, re.MULTILINE)
     assert re.search(r"^timestamps +z$", text, re.MULTILINE)
-    assert re.search(r"^mailbox +2 messages, 3000 bytes$", text, re.MULTILINE)
+    assert re.search(r"^mailbox +2 of 2x200 messages, 3000 of 2x4194304 bytes$", text, re.MULTILINE)
     alice, bob = (await served.run("client", "list", "--json")).json()["clients"]
     expected = {
         "node_id": NODE,

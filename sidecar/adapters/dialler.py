@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import ipaddress
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+
+import structlog
 
 from sidecar.adapters import lnd_calls as calls
 from sidecar.adapters.addresses import is_public
@@ -14,7 +15,7 @@ from sidecar.adapters.lnd import Lnd
 from sidecar.core.errors import NoRoute, SidecarError
 from sidecar.rpc import lightning_pb2 as ln
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 # Seconds for one address, and for the peer to be through with its handshakes.
 _CONNECT_TIMEOUT = 10
@@ -176,7 +177,7 @@ class Dialler:
             try:
                 await self.hang_up_idle()
             except SidecarError as error:
-                log.debug("could not hang up idle peers: %s", error)
+                log.debug("could not hang up idle peers", error=str(error))
 
     async def aclose(self) -> None:
         """Stop dialling, and hang up what was dialled, if LND is there."""

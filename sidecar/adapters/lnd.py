@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 
 import grpc
 import grpc.aio
+import structlog
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
 from sidecar.adapters import lnd_calls as calls
@@ -21,8 +22,9 @@ from sidecar.core.errors import LndDenied, LndSetupError, LndUnavailable, ModeCh
 from sidecar.rpc import lightning_pb2 as ln
 from sidecar.rpc import signer_pb2 as signer
 from sidecar.rpc import state_pb2 as state
+from sidecar.timings import Timed, Timings
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 Mode = Literal["native", "custom"]
 
@@ -66,9 +68,12 @@ def backoff() -> wait_random_exponential:
 class Lnd:
     """One LND, that may go away, come back, be locked, or be given new credentials at any time."""
 
-    def __init__(self, host: str, tls_path: Path, macaroon_path: Path) -> None:
+    def __init__(
+        self, host: str, tls_path: Path, macaroon_path: Path, timings: Timings | None = None
+    ) -> None:
         """`host` is `name:port`. Raises LndSetupError for a file that is missing or unreadable."""
         self.host = host
+        self._timings = timings or Timings()
         self._connector = Connector(host, tls_path, macaroon_path)
         self._said: str | None = None
         self._was_ready = False
@@ -105,7 +110,7 @@ class Lnd:
                         return
                     self._say(*_NOT_READY.get(update.state, _STARTING))
         except LndUnavailable:
-            self._say(logging.WARNING, f"LND is not reachable at {self.host}")
+            self._say(logging.WARNING, "LND is not reachable", host=self.host)
             raise
         except LndDenied as error:
             self._say(logging.ERROR, str(error))
@@ -118,10 +123,10 @@ class Lnd:
         # certificate may just not have brought us the file yet.
         return isinstance(error, LndUnavailable) or (isinstance(error, LndDenied) and self._was_ready)
 
-    def _say(self, level: int, text: str) -> None:
+    def _say(self, level: int, text: str, **about: str) -> None:
         if text != self._said:
             self._said = text
-            log.log(level, text)
+            log.log(level, text, **about)
 
     # --- calls -----------------------------------------------------------------------------
 
@@ -152,7 +157,8 @@ class Lnd:
 
     async def _unary(self, line: Line, call: Call[Q, A], request: Q, deadline: float) -> A:
         try:
-            return await line.unary(call, request, deadline)
+            with self._timings.measure(Timed.LND, call.name):
+                return await line.unary(call, request, deadline)
         except asyncio.CancelledError:
             # gRPC cancels what runs on a channel that is closed; that is no cancellation of our task.
             if _is_cancelled():

@@ -6,10 +6,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import structlog
+
 from sidecar.adapters.pushes import Pushes
+from sidecar.core.bounded import Bounded
 from sidecar.core.errors import LndDenied, LndUnavailable, NotNotified, StoreUnavailable
 from sidecar.core.model import TimestampForm
 from sidecar.core.webhooks import (
+    WEBHOOK_REGISTERED,
     Delivery,
     Webhook,
     WebhookState,
@@ -20,11 +24,15 @@ from sidecar.core.webhooks import (
     timestamp,
 )
 from sidecar.ports import Clock, MessageSigner, WebhookStore
+from sidecar.timings import Timed, Timings
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 SIGNER_AWAY: Final = "signer-away"
 STORE_AWAY: Final = "store-away"
+_WOKEN = 10_000
+"""Nodes that were woken and have not come yet; the one woken longest ago is forgotten."""
+
 _NOT_ITS_FAULT = frozenset({SIGNER_AWAY, STORE_AWAY})
 
 
@@ -55,7 +63,10 @@ class Notifications:
         counters: Counter[str],
         failures: int,
         pause: int,
+        timings: Timings | None = None,
     ) -> None:
+        self._timings = timings or Timings()
+        self._woken: Bounded[bytes, int] = Bounded(_WOKEN)
         self._store, self._signer, self._form_of, self._pushes = store, signer, form_of, pushes
         self._clock, self._counters = clock, counters
         self._failures, self._pause = failures, pause
@@ -86,7 +97,7 @@ class Notifications:
             "x-lsps5-timestamp": at,
             "x-lsps5-signature": signature,
         }
-        await self._pushes.post(job.webhook.url, headers, body)
+        await self._push(job, method, headers, body)
         self._counters[f"wake.sent.{method}"] += 1
         await self._note(job, replace(job.webhook.state, announced=True, failures=0, paused_until=0))
         return await self.log(job, "ok")
@@ -101,6 +112,24 @@ class Notifications:
         # A clock that was stepped back starts anew: a date far ahead would be no better.
         self._signed_at_ms = self._signed_at_ms + 1 if 0 <= ahead < 1_000 else now_ms
         return self._signed_at_ms
+
+    async def _push(self, job: Job, method: str, headers: dict[str, str], body: bytes) -> None:
+        # A push service may bring the wallet here before it answers us.
+        first = method != WEBHOOK_REGISTERED and job.node_id not in self._woken
+        if first:
+            self._woken[job.node_id] = self._clock.now_ms()
+        try:
+            with self._timings.measure(Timed.WEBHOOK):
+                await self._pushes.post(job.webhook.url, headers, body)
+        except BaseException:
+            if first:
+                self._woken.pop(job.node_id, None)
+            raise
+
+    def connected(self, node_id: bytes) -> None:
+        """The node is here: note how long it took since the first notification that was to wake it."""
+        if (woken_at_ms := self._woken.pop(node_id, None)) is not None:
+            self._timings.observe(Timed.CONNECT, (self._clock.now_ms() - woken_at_ms) / 1000)
 
     async def note_failure(self, job: Job, slug: str) -> None:
         """Remember that a notification did not arrive, after all its tries."""
@@ -126,13 +155,13 @@ class Notifications:
         delivery = Delivery(self._clock.now_ms(), webhook.app_name, job.sending, outcome, tries)
         log.log(
             logging.DEBUG if outcome == "ok" else logging.INFO,
-            "%s to %s of %s at %s: %s (tries: %d)",
-            job.sending,
-            printable(webhook.app_name),
-            job.node_id.hex(),
-            host_of(webhook.url),
-            outcome,
-            tries,
+            "notification",
+            method=job.sending,
+            app=printable(webhook.app_name),
+            node=job.node_id.hex(),
+            host=host_of(webhook.url),
+            outcome=outcome,
+            tries=tries,
         )
         try:
             await self._store.log_delivery(job.node_id, delivery)

@@ -30,8 +30,15 @@ class _Onions(Stream[A, Received], ABC):
     log_level = logging.WARNING
     _mode: ClassVar[Mode]
 
-    def __init__(self, lnd: Lnd, count: Callable[[str], None], *, queue_size: int = QUEUE_SIZE) -> None:
-        super().__init__(lnd, count, queue_size=queue_size)
+    def __init__(
+        self,
+        lnd: Lnd,
+        count: Callable[[str], None],
+        *,
+        queue_size: int = QUEUE_SIZE,
+        died: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        super().__init__(lnd, count, queue_size=queue_size, died=died)
         self._node_id: bytes | None = None
 
     async def _before(self) -> None:
@@ -79,10 +86,11 @@ class CustomOnions(_Onions[ln.CustomMessage]):
         count: Callable[[str], None],
         *,
         queue_size: int = QUEUE_SIZE,
+        died: Callable[[str], None] = lambda _: None,
         others: Callable[[ln.CustomMessage], None] = lambda _: None,
     ) -> None:
         """`others` is given every custom message that is no onion message."""
-        super().__init__(lnd, count, queue_size=queue_size)
+        super().__init__(lnd, count, queue_size=queue_size, died=died)
         self._others = others
 
     @property

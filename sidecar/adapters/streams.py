@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
+import structlog
 from tenacity import AsyncRetrying, retry_if_exception
 
 from sidecar.adapters.lnd import Lnd, backoff
 from sidecar.adapters.lnd_calls import A, Call
 from sidecar.core.errors import LndDenied, LndUnavailable
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 QUEUE_SIZE = 1_000
 """Updates that may wait for the reader; of onion messages that is at most 33 MB."""
@@ -24,9 +25,9 @@ T = TypeVar("T")
 
 
 class _End:
-    """The last thing in the queue: why there is nothing more."""
+    """The last thing in the queue: why there is nothing more; None when nothing more was wanted."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception | None) -> None:
         self.error = error
 
 
@@ -39,12 +40,23 @@ class Stream(ABC, Generic[A, T]):
     log_level: ClassVar[int] = logging.DEBUG
     """Of what is said when it dies and comes back: one stream says it for all."""
 
-    def __init__(self, lnd: Lnd, count: Callable[[str], None], *, queue_size: int = QUEUE_SIZE) -> None:
-        """`count` gets a slug for each update that is dropped, such as queue-full."""
+    def __init__(
+        self,
+        lnd: Lnd,
+        count: Callable[[str], None],
+        *,
+        queue_size: int = QUEUE_SIZE,
+        died: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`count` gets the slug of each drop (such as queue-full), `died` why a stream ended."""
         self._lnd = lnd
         self._count = count
         self._queue_size = queue_size
         self._was_up = self._settled = self._complained = False
+        self._died = died
+        self._queue: asyncio.Queue[T | _End] | None = None
+        self._pumping: asyncio.Task[None] | None = None
+        self._finishing = False
         self.up = asyncio.Event()
 
     @property
@@ -68,23 +80,38 @@ class Stream(ABC, Generic[A, T]):
         """Whether LND is streaming to us now."""
         return self.up.is_set()
 
+    @property
+    def queued(self) -> int:
+        """Updates that wait for the reader."""
+        return 0 if self._queue is None else self._queue.qsize()
+
     async def receive(self) -> AsyncGenerator[T, None]:
         """All that LND streams, through LND's restarts.
 
-        Raises LndDenied when the first stream is refused, ModeChanged when LND has no such stream
-        (any more), and what `_before` raises.
+        After `finish` it ends with what was streamed before. Raises LndDenied when the first stream is
+        refused, ModeChanged when LND has no such stream (any more), and what `_before` raises.
         """
         queue: asyncio.Queue[T | _End] = asyncio.Queue(self._queue_size)
-        pump = asyncio.create_task(self._pump(queue), name=self.what)
+        self._queue = queue
+        pump = self._pumping = asyncio.create_task(self._pump(queue), name=self.what)
         try:
-            while True:
+            while not (self._finishing and queue.empty()):
                 item = await queue.get()
-                if isinstance(item, _End):
+                if not isinstance(item, _End):
+                    yield item
+                elif item.error is not None:
                     raise item.error
-                yield item
         finally:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
+
+    def finish(self) -> None:
+        """Let LND stream nothing more; `receive` ends when what came before has been read."""
+        self._finishing = True
+        if self._pumping is not None:
+            self._pumping.cancel()
+        if self._queue is not None and self._queue.empty():
+            self._queue.put_nowait(_End(None))
 
     async def _pump(self, queue: asyncio.Queue[T | _End]) -> None:
         try:
@@ -110,7 +137,13 @@ class Stream(ABC, Generic[A, T]):
                     self._take(update, queue)
                     self._settle()
             except LndUnavailable as error:
-                log.log(self.log_level, "LND's stream of %s ended (%s); opening it again", self.what, error)
+                log.log(
+                    self.log_level,
+                    "LND's stream ended; opening it again",
+                    stream=self.what,
+                    error=str(error),
+                )
+                self._died(str(error))
                 if asyncio.get_running_loop().time() - opened < _SETTLED:
                     raise
                 self._settle()
@@ -119,7 +152,7 @@ class Stream(ABC, Generic[A, T]):
 
     def _mark_up(self) -> None:
         if self._was_up:
-            log.log(min(self.log_level, logging.INFO), "LND streams %s again", self.what)
+            log.log(min(self.log_level, logging.INFO), "LND streams again", stream=self.what)
         self._was_up = True
         self.up.set()
 
@@ -132,7 +165,7 @@ class Stream(ABC, Generic[A, T]):
         if isinstance(error, LndDenied) and self._settled:
             if not self._complained:
                 self._complained = True
-                log.error("%s", error)
+                log.error("LND refuses a stream that it allowed before", stream=self.what, error=str(error))
             return True
         return isinstance(error, LndUnavailable)
 

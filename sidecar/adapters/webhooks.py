@@ -5,7 +5,6 @@ waits for its turns (at its webhook, host and node, and among all) without holdi
 """
 
 import asyncio
-import logging
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import structlog
 from aiohttp.abc import AbstractResolver
 from tenacity import (
     AsyncRetrying,
@@ -39,8 +39,9 @@ from sidecar.core.webhooks import (
     host_of,
 )
 from sidecar.ports import Clock, MessageSigner, WebhookStore
+from sidecar.timings import Timings
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 _READS = 8
 """Errands that read their node's webhooks at once."""
@@ -126,6 +127,8 @@ class WebhookNotifier:
         counters: Counter[str],
         resolver: AbstractResolver | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        timings: Timings | None = None,
+        problem: Callable[[str, str], None] = lambda _reason, _text: None,
     ) -> None:
         """`sleep` waits between tries. Raises ConfigError when the CA can't be used.
 
@@ -142,8 +145,10 @@ class WebhookNotifier:
             counters=counters,
             failures=settings.failures,
             pause=settings.pause,
+            timings=timings,
         )
         self._sleep = sleep
+        self._problem = problem
         self._cooldowns = Cooldowns(round(settings.cooldown * 1000))
         self._queue: deque[_Errand] = deque()
         self._errands: defaultdict[bytes, set[_Errand]] = defaultdict(set)
@@ -174,6 +179,7 @@ class WebhookNotifier:
         A POST that is under way goes on to its end. webhook_registered is not dropped.
         """
         self._cooldowns.end(node_id)
+        self._notifications.connected(node_id)
         for errand in self._errands.get(node_id, ()):
             if errand.method != WEBHOOK_REGISTERED:
                 errand.dropped = True
@@ -189,6 +195,10 @@ class WebhookNotifier:
         self._errands[errand.node_id].add(errand)
         self._queue.append(errand)
         self._arrived.set()
+
+    def _count_failed(self, slug: str) -> None:
+        self._counters[f"wake.failed.{slug}"] += 1
+        self._problem(f"webhook-{slug}", "a webhook was not told: `sidecar webhook list` says which")
 
     def _drop(self, slug: str) -> None:
         self._counters[f"wake.dropped.{slug}"] += 1
@@ -212,7 +222,7 @@ class WebhookNotifier:
         try:
             return await self._notifications.post(job, method)
         except NotNotified as error:
-            self._counters[f"wake.failed.{counted(error.slug)}"] += 1
+            self._count_failed(counted(error.slug))
             return await self._notifications.log(job, error.slug)
 
     # --- errands ---------------------------------------------------------------------------
@@ -254,7 +264,7 @@ class WebhookNotifier:
                     async with self._reads:
                         webhooks = await self._notifications.webhooks(errand.node_id)
         except NotNotified as error:
-            self._counters[f"wake.failed.{counted(error.slug)}"] += 1
+            self._count_failed(counted(error.slug))
             return False
         if errand.dropped:
             self._drop("connected")
@@ -328,16 +338,16 @@ class WebhookNotifier:
                             raise
         except NotNotified as error:
             errand.resting.discard(task)
-            self._counters[f"wake.failed.{counted(error.slug)}"] += 1
+            self._count_failed(counted(error.slug))
             await self._notifications.note_failure(job, error.slug)
         except Exception as error:  # noqa: BLE001 - a fault of ours: one webhook must not stop the rest
             self._complain(error)
         return False
 
     def _complain(self, error: Exception) -> None:
-        self._counters["wake.failed.internal-error"] += 1
+        self._count_failed("internal-error")
         # Its text may hold the URL, and so may its traceback.
-        log.error("a notification caused a %s in the sidecar; please report it", type(error).__name__)
+        log.error("a notification caused a fault in the sidecar; please report it", kind=type(error).__name__)
 
     async def _in_turn(self, errand: _Errand, job: Job, host: str) -> bool | None:
         """Wait, and try once. The wait may be cancelled, the try not: it might have arrived."""

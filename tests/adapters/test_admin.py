@@ -1,13 +1,22 @@
 """The admin service over a real Unix socket: its answers and its refusals."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
 
+from sidecar.adapters.admin_records import quota_message
+from sidecar.allowances import Limit
 from sidecar.core.errors import LndUnavailable, SidecarError
+from sidecar.core.mailbox import Queue
+from sidecar.core.model import Quota
 from sidecar.rpc.sidecar.v1 import admin_pb2
-from tests.harness.admin_world import DEFAULTS, NODE, STATUS, Refusal, Running
+from tests.harness.admin_world import NODE, STATUS, Refusal, Running
+from tests.harness.allowed import DEFAULTS as DEFAULT_SETTINGS
+from tests.harness.allowed import LIMITS
+from tests.harness.mail_contract import ALICE, BOB, PLENTY, ROOM, a_letter
 from tests.harness.store_contract import an_invoice, until
 
 # --- clients ------------------------------------------------------------------------------------
@@ -21,9 +30,9 @@ async def test_an_added_client_is_kept_and_gets_paths(running: Running) -> None:
     assert kept.client_id.hex() == client.client_id
     assert (client.name, client.generation) == ("alice", 1)
     assert client.state == admin_pb2.CLIENT_STATE_ACTIVE
-    assert client.quota == admin_pb2.Quota(slots=10, bytes=131_072, ttl_seconds=31_536_000)
+    assert (client.quota, client.limits) == (admin_pb2.Quota(), quota_message(LIMITS))
     assert added.paths == b"\x00\x01" + kept.client_id + b"\x01"
-    assert kept.quota == DEFAULTS
+    assert kept.quota == Quota()
 
 
 async def test_client_ids_are_never_the_same(running: Running) -> None:
@@ -35,10 +44,12 @@ async def test_client_ids_are_never_the_same(running: Running) -> None:
     assert len(seen) == 5
 
 
-async def test_a_quota_field_of_0_takes_the_default(running: Running) -> None:
-    """And one that is given is kept."""
-    added = await running.add(slots=3)
-    assert added.client.quota == admin_pb2.Quota(slots=3, bytes=131_072, ttl_seconds=31_536_000)
+async def test_a_limit_that_is_given_is_the_clients_own(running: Running) -> None:
+    """And all others follow the settings."""
+    added = (await running.add(slots=3)).client
+    assert added.quota == admin_pb2.Quota(slots=3)
+    assert added.limits == quota_message(replace(LIMITS, slots=3))
+    assert (await running.store.find_client("alice")).quota == Quota(slots=3)
 
 
 @pytest.mark.parametrize("name", ["a", "A.b_c-9", "x" * 64, "ab" * 9, "ab" * 11, "g" * 20, "..", "-h"])
@@ -59,14 +70,147 @@ async def test_a_bad_name_is_refused(running: Running, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "quota", [{"slots": 1_001}, {"bytes": (1 << 30) + 1}, {"ttl_seconds": 59}, {"ttl_seconds": 1 << 40}]
+    ("field", "values"),
+    [
+        ("slots", [0, 1_001]),
+        ("bytes", [0, (1 << 30) + 1]),
+        ("ttl_seconds", [0, 59, 1 << 40]),
+        ("requests_per_second", [0.0, -1.0, 1_000_000.5, math.nan, math.inf]),
+        ("requests_burst", [0, 10_001]),
+        ("stores_per_minute", [0, 100_001]),
+        ("offer_paths_per_minute", [0, 100_001]),
+        ("mailbox_letters", [0, 10_001]),
+        ("mailbox_bytes", [0, (1 << 30) + 1]),
+    ],
 )
-async def test_a_quota_out_of_bounds_is_refused(running: Running, quota: dict[str, int]) -> None:
-    """With the field and its bounds in the text."""
+async def test_a_limit_out_of_bounds_is_refused(running: Running, field: str, values: list[float]) -> None:
+    """With the field and its bounds in the text, and nothing changed; 0 is no word for the default."""
+    await running.add()
+    for value in values:
+        with Refusal(grpc.StatusCode.INVALID_ARGUMENT, "bad-config") as refused:
+            await running.add("bob", **{field: value})
+        assert refused.text.startswith(field.removesuffix("_seconds"))
+        with Refusal(grpc.StatusCode.INVALID_ARGUMENT, "bad-config"):
+            await running.update({field: value})
+    ((client, _),) = await running.store.list_clients()
+    assert (client.name, client.quota) == ("alice", Quota())
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("slots", [1, 1_000]),
+        ("bytes", [1, 1 << 30]),
+        ("ttl_seconds", [60, 3_650 * 86_400]),
+        ("requests_per_second", [0.001, 1_000_000.0]),
+        ("requests_burst", [1, 10_000]),
+        ("stores_per_minute", [1, 100_000]),
+        ("offer_paths_per_minute", [1, 100_000]),
+        ("mailbox_letters", [1, 10_000]),
+        ("mailbox_bytes", [1, 1 << 30]),
+    ],
+)
+async def test_a_limit_at_its_bound_is_taken(running: Running, field: str, values: list[float]) -> None:
+    """As far as the settings go, and no less."""
+    await running.add()
+    for value in values:
+        updated = await running.update({field: value})
+        assert getattr(updated.quota, field) == getattr(updated.limits, field) == value
+
+
+async def test_limits_are_changed_one_by_one(running: Running) -> None:
+    """What is set joins what was set, what is reset follows the settings again, at once and for good."""
+    await running.add(slots=3)
+    updated = await running.update({"requests_per_second": 0.5, "mailbox_letters": 7})
+    assert updated.quota == admin_pb2.Quota(slots=3, requests_per_second=0.5, mailbox_letters=7)
+    updated = await running.update({"stores_per_minute": 2}, ["slots", "requests_per_second"])
+    assert updated.quota == admin_pb2.Quota(mailbox_letters=7, stores_per_minute=2)
+    own = replace(LIMITS, mailbox_letters=7, stores_per_minute=2)
+    assert updated.limits == quota_message(own)
+    assert (await running.show()).client == updated
+    client = await running.store.find_client("alice")
+    assert running.allowances.limits_of(client.client_id) == own
+
+
+async def test_other_settings_hold_for_all_that_is_not_a_clients_own(running: Running) -> None:
+    """They are shown as they are now, for old clients too."""
+    await running.add(bytes=999)
+    running.allowances.set_defaults(replace(DEFAULT_SETTINGS, client=replace(LIMITS, slots=4, bytes=5)))
+    limits = (await running.show()).client.limits
+    assert (limits.slots, limits.bytes) == (4, 999)
+
+
+@pytest.mark.parametrize(
+    ("reset", "text"),
+    [(["mail"], "'mail' is no limit"), (["ttl"], "'ttl' is no"), (["slots"], "slots can't be")],
+)
+async def test_what_can_not_be_reset_is_refused(running: Running, reset: list[str], text: str) -> None:
+    """A name that is no limit's, or one that is set in the same call; nothing is changed."""
+    await running.add()
     with Refusal(grpc.StatusCode.INVALID_ARGUMENT, "bad-config") as refused:
-        await running.add("alice", **quota)
-    assert refused.text.startswith(next(iter(quota)).removesuffix("_seconds"))
-    assert list(await running.store.list_clients()) == []
+        await running.update({"slots": 3}, reset)
+    assert text in refused.text
+    assert (await running.store.find_client("alice")).quota == Quota()
+
+
+async def test_a_client_is_paused_and_resumed(running: Running) -> None:
+    """All that it has stays, its paths too; both may be said twice."""
+    before = await running.add()
+    client = await running.store.find_client("alice")
+    await running.store.save(client.client_id, an_invoice(), until())
+    for _ in range(2):
+        paused = await running.pause()
+        assert (paused.state, paused.slots_used) == (admin_pb2.CLIENT_STATE_PAUSED, 1)
+        assert running.allowances.is_paused(client.client_id)
+    shown = await running.show()
+    assert (shown.client, shown.paths) == (paused, before.paths)
+    for _ in range(2):
+        assert (await running.resume()).state == admin_pb2.CLIENT_STATE_ACTIVE
+        assert not running.allowances.is_paused(client.client_id)
+
+
+async def test_a_revoked_client_is_neither_paused_nor_resumed_nor_changed(running: Running) -> None:
+    """There is no way back from being revoked but removing it."""
+    await running.add()
+    await running.stub.RevokeClient(admin_pb2.RevokeClientRequest(name="alice"))
+    for call in (running.pause, running.resume, lambda: running.update({"slots": 3})):
+        with Refusal(grpc.StatusCode.FAILED_PRECONDITION, "client-revoked") as refused:
+            await call()
+        assert "sidecar client remove alice" in refused.text
+    assert (await running.show()).client.state == admin_pb2.CLIENT_STATE_REVOKED
+
+
+async def test_what_was_refused_is_shown_by_limit(running: Running) -> None:
+    """In the list as well; a client that is gone leaves nothing behind."""
+    added = await running.add()
+    client_id = bytes.fromhex(added.client.client_id)
+    running.allowances.refuse(client_id, Limit.STORES, 2)
+    running.allowances.refuse(client_id, Limit.PAUSED)
+    expected = {"stores": 2, "paused": 1}
+    assert dict((await running.show()).client.refused) == expected
+    (listed,) = (await running.stub.ListClients(admin_pb2.ListClientsRequest())).clients
+    assert dict(listed.refused) == expected
+    await running.stub.RemoveClient(admin_pb2.RemoveClientRequest(name="alice"))
+    assert running.allowances.refusals(client_id) == {}
+
+
+async def test_what_waits_for_a_client_is_listed(running: Running) -> None:
+    """Oldest first: number, queue, bytes, since when, and who brought it; not what it says."""
+    added = await running.add()
+    client_id = bytes.fromhex(added.client.client_id)
+    letters = [a_letter(ALICE), a_letter(BOB, queue=Queue.REQUESTS)]
+    numbers = [(await running.store.keep(client_id, each, PLENTY, ROOM)).number for each in letters]
+    listed = (await running.stub.ListMail(admin_pb2.ListMailRequest(name="alice"))).letters
+    assert list(listed) == [
+        admin_pb2.MailLetter(
+            number=number,
+            queue=letter.queue.value,
+            bytes=letter.size,
+            kept_at_ms=letter.kept_at_ms,
+            sender=letter.sender.hex(),
+        )
+        for number, letter in zip(numbers, letters, strict=True)
+    ]
 
 
 async def test_the_same_name_twice_is_refused(running: Running) -> None:
@@ -156,6 +300,10 @@ async def test_calls_for_nobody_are_refused(running: Running) -> None:
         (stub.RemoveClient, calls.RemoveClientRequest(name="bob")),
         (stub.RebindClient, calls.RebindClientRequest(name="bob", node_id=NODE.hex())),
         (stub.RebindClient, calls.RebindClientRequest(name="bob")),
+        (stub.UpdateClient, calls.UpdateClientRequest(name="bob")),
+        (stub.PauseClient, calls.PauseClientRequest(name="bob")),
+        (stub.ResumeClient, calls.ResumeClientRequest(name="bob")),
+        (stub.ListMail, calls.ListMailRequest(name="bob")),
         (stub.SetTimestamps, calls.SetTimestampsRequest(name="bob", timestamps="z")),
     )
     for call, request in each:

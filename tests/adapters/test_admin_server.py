@@ -17,6 +17,7 @@ from sidecar.adapters.admin import AdminService
 from sidecar.adapters.admin_client import admin_socket_path, socket_target
 from sidecar.adapters.admin_server import start_admin
 from sidecar.bindings import Bindings
+from sidecar.clients import RunningClients
 from sidecar.core.errors import AdminDenied, OperatorError
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 from tests.harness.admin_world import DEFAULTS, STATUS, Running
@@ -29,7 +30,8 @@ from tests.harness.shell import Issuer
 def service() -> AdminService:
     """A service over nothing."""
     store = MemoryStore()
-    return AdminService(store, Issuer(), Bindings(store, Counter()), lambda: STATUS, DEFAULTS)
+    clients = RunningClients(Bindings(store, Counter()), DEFAULTS, lambda: None)
+    return AdminService(store, Issuer(), clients, lambda: STATUS, DEFAULTS)
 
 
 async def test_only_the_servers_user_may_open_the_socket(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from sidecar.adapters.admin_client import REASON_KEY, socket_target
+from sidecar.adapters.admin_client import socket_target
+from sidecar.adapters.admin_status import reason_in
 from sidecar.core import keys, webhooks
 from sidecar.core.webhooks import Delivery, WebhookState
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
@@ -74,8 +75,7 @@ async def refusal(code: grpc.StatusCode, reason: str, call: Any) -> str:
     """The text of a call that is refused with this status and this reason."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    trailer = dict(caught.value.trailing_metadata())
-    assert (caught.value.code(), trailer[REASON_KEY]) == (code, reason)
+    assert (caught.value.code(), reason_in(caught.value)) == (code, reason)
     return caught.value.details() or ""
 
 
@@ -358,9 +358,9 @@ async def test_no_log_holds_more_of_a_url_than_its_host(
     await hooks.test()
     await hooks.pause(app="\x1b[2J\n")
     await hooks.remove(app="\x1b[2J\n")
-    said = [record.getMessage() for record in caplog.records if record.name.startswith("sidecar.")]
-    assert [line.split(":")[0] for line in said] == ["webhook registered", "webhook removed"]
-    assert said[0].endswith("at push.example")
-    assert all(line.isprintable() for line in said)
+    said = [record.msg for record in caplog.records if record.name == "sidecar.lsps"]
+    assert [each["event"] for each in said] == ["webhook registered", "webhook removed"]  # type: ignore[index]
+    assert said[0]["host"] == "push.example"  # type: ignore[index]
+    assert all(str(value).isprintable() for each in said for value in each.values())  # type: ignore[union-attr]
     assert not any(secret in caplog.text for secret in (PATH, QUERY))
     assert URL not in repr(webhooks.Webhook("app", URL, 1))

@@ -69,6 +69,11 @@ async def test_closing_stops_the_embedded_server(opened: Open) -> None:
     assert (await (await opened()).load(client.client_id, 0)).invoice == invoice
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[int]:
+    """How grave each of the embedded server's own log lines was."""
+    return [each.levelno for each in caplog.records if each.name == "sidecar.adapters.redis_embedded"]
+
+
 async def test_the_embedded_server_is_started_again_when_it_is_killed(
     opened: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -82,7 +87,7 @@ async def test_the_embedded_server_is_started_again_when_it_is_killed(
     os.kill(pid, signal.SIGKILL)
     await once(lambda: embedded.pid not in {None, pid})
     assert (await store.load(client.client_id, 0)).invoice == invoice
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert said(caplog) == [logging.WARNING]
 
 
 async def test_a_server_that_can_not_be_started_again_is_tried_until_it_can(
@@ -101,11 +106,13 @@ async def test_a_server_that_can_not_be_started_again_is_tried_until_it_can(
     embedded._executable = working
     await once(lambda: embedded.pid is not None)
     assert (await store.load(client.client_id, 0)).client == client
-    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.ERROR]
+    assert said(caplog) == [logging.WARNING, logging.ERROR]
 
 
 VICTIM = """
 import asyncio, pathlib, sys
+from sidecar import logs
+logs.setup("warning")
 from sidecar.adapters.redis_setup import open_store
 from tests.adapters.conftest import NODE
 from tests.harness.store_contract import a_client, an_invoice, until

@@ -107,7 +107,7 @@ async def test_of_two_notes_of_a_mailbox_the_later_change_counts(
     """A note that is overtaken on its way does not bring back what the mailbox held before."""
     client, letter = await a_client_of(store), a_letter()
     await mailbox.keep(client, letter, PLENTY, ROOM)
-    await mailbox._note(client, use_of(), 0)
+    await mailbox._note(client, use_of())
     assert await mailbox.mail_uses() == {client: use_of(letter)}
 
 

@@ -19,7 +19,7 @@ from sidecar.adapters.redis_records import (
 )
 from sidecar.core.errors import StoreUnavailable
 from sidecar.core.mailbox import Letter, Queue
-from sidecar.core.model import BoundBy, Client, TimestampForm
+from sidecar.core.model import BoundBy, Client, ClientState, Quota, TimestampForm
 from sidecar.core.webhooks import Delivery
 from tests.harness.store_contract import a_bound_client, a_client
 
@@ -87,8 +87,11 @@ def test_a_webhook_is_its_name_and_line(app_name: str, url: str) -> None:
 @pytest.mark.parametrize("form", [None, *TimestampForm])
 @pytest.mark.parametrize("by", BoundBy)
 def test_a_client_is_its_record(form: TimestampForm | None, by: BoundBy) -> None:
-    """With its node or without."""
-    for client in (a_client(), replace(a_bound_client(), bound_by=by, timestamps=form)):
+    """With its node or without, and with all limits of its own or none."""
+    every = Quota(*(number + 1 for number in range(9)))
+    own = replace(a_client(), quota=replace(every, requests_per_second=1e-07), state=ClientState.PAUSED)
+    none = replace(a_client(), quota=Quota())
+    for client in (a_client(), own, none, replace(a_bound_client(), bound_by=by, timestamps=form)):
         assert to_client(client.client_id, record_of(client)) == client
 
 

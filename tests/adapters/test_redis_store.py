@@ -13,14 +13,16 @@ import pytest
 
 from sidecar.adapters import redis_link, redis_setup, redis_store
 from sidecar.adapters.redis_store import RedisStore
-from sidecar.core.errors import NodeTaken, NoSuchClient, StaleInvoice, StoreUnavailable
+from sidecar.core.errors import NodeTaken, NoSuchClient, SlotOutOfRange, StaleInvoice, StoreUnavailable
 from sidecar.core.model import (
     BoundBy,
     Client,
     ClientState,
     Loaded,
     OfferTag,
+    Quota,
     SlotMark,
+    Terms,
     TimestampForm,
     Usage,
 )
@@ -230,6 +232,7 @@ async def test_each_change_waits_for_the_disk(new_redis: Path, servers: Servers,
     await store.save(client.client_id, an_invoice(1), until())
     await store.load(client.client_id, 1)
     await store.list_clients()
+    await store.terms()
     stats = server.command("INFO", "commandstats")
     assert isinstance(stats, dict)
     assert stats["cmdstat_evalsha"]["calls"] == stats["cmdstat_waitaof"]["calls"] == 1
@@ -276,6 +279,9 @@ async def test_a_redis_that_is_away_is_unavailable_and_then_back(
         store.bindings(),
         store.bind(client.client_id, a_node(), BoundBy.OPERATOR),
         store.set_timestamps(client.client_id, None),
+        store.terms(),
+        store.update_quota(client.client_id, Quota(slots=3)),
+        store.pause_client(client.client_id, paused=True),
     ):
         with pytest.raises(StoreUnavailable):
             await call
@@ -345,7 +351,9 @@ async def test_a_redis_that_forgot_the_scripts_is_taught_again(store: RedisStore
     [
         ("HSET", "", "generation", "many"),
         ("HSET", "", "state", "sleepy"),
-        ("HDEL", "", "ttl"),
+        ("HSET", "", "ttl", "long"),
+        ("HSET", "", "requests_per_second", "fast"),
+        ("HDEL", "", "generation"),
         ("HSET", ":slot:0", "family", "ICQ"),
         ("HSET", ":slot:0:mark", "created_at", "yesterday"),
         ("HDEL", ":slot:0", "nonce"),
@@ -366,6 +374,38 @@ async def test_a_record_that_we_did_not_write_is_unavailable(
     with pytest.raises(StoreUnavailable):
         await store.load(client.client_id, 0)
     assert (await store.load(other.client_id, 0)).client == other
+
+
+async def test_a_client_of_an_earlier_version_keeps_its_limits(store: RedisStore, server: Server) -> None:
+    """Its record says what it had: these are limits of its own, until the operator resets them."""
+    client = replace(a_client(), quota=Quota())
+    await store.add_client(client)
+    server.command("HSET", key_of(client), "slots", "2", "bytes", "900", "ttl", "86400")
+    old = Quota(slots=2, bytes=900, ttl=86_400)
+    assert (await store.find_client("alice")).quota == old
+    assert await store.terms() == {client.client_id: Terms(old, paused=False)}
+    with pytest.raises(SlotOutOfRange):
+        await store.save(client.client_id, an_invoice(2), until(), Usage(9, 9_000))
+    await store.update_quota(client.client_id, Quota(), ["slots", "bytes", "ttl"])
+    assert await store.terms() == {}
+    assert server.command("HEXISTS", key_of(client), "slots") == 0
+
+
+async def test_a_record_that_can_not_be_read_hides_no_others_terms(store: RedisStore, server: Server) -> None:
+    """The others' limits are known all the same, or one bad record would let all of them go."""
+    bad, good = a_client("bad"), a_client("good")
+    for client in (bad, good):
+        await store.add_client(client)
+    for junk in (("state", "sleepy"), ("slots", "some")):
+        server.command("HSET", key_of(bad), *junk)
+        assert await store.terms() == {good.client_id: Terms(good.quota, paused=False)}
+
+
+async def test_terms_of_many_clients_are_read_in_parts(store: RedisStore) -> None:
+    """More clients than Redis hands over at once are all there."""
+    clients = [a_client(f"client-{number}") for number in range(600)]
+    await asyncio.gather(*(store.add_client(client) for client in clients))
+    assert set(await store.terms()) == {client.client_id for client in clients}
 
 
 async def test_a_burst_of_loads_is_served(store: RedisStore) -> None:
@@ -428,6 +468,8 @@ async def test_all_scripts_keep_to_one_cluster_slot(
         await store.bind(client.client_id, a_node(), BoundBy.LEARNT)
         await store.bind(client.client_id, node, BoundBy.OPERATOR)
         await store.set_timestamps(client.client_id, TimestampForm.Z)
+        await store.update_quota(client.client_id, Quota(mailbox_letters=9), ["ttl"])
+        await store.pause_client(client.client_id, paused=False)
         kept = [await store.mail.keep(client.client_id, a_letter(), PLENTY, ROOM) for _ in range(3)]
         await store.mail.drop_mail(client.client_id, [kept[0].number])
         await store.webhooks.set_webhook(node, webhook, MOST)

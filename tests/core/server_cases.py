@@ -23,6 +23,7 @@ from sidecar.core.offers import InvoiceRequest, Offer, read_invoice_request, rea
 from sidecar.core.paths import BlindedPath
 from sidecar.core.server import Arrival, ServerSettings, StaticInvoiceServer
 from sidecar.core.wire import decode_tlvs, encode_tlvs
+from tests.harness.allowed import LIMITS
 from tests.harness.fakes import DAY, LND_SECRET, LoopbackNetwork
 from tests.harness.payer import make_invoice_request
 from tests.harness.wallet import CHAIN, Issued, Wallet
@@ -44,6 +45,7 @@ CLIENT = Client(
     created_at=NOW - DAY,
 )
 REVOKED = replace(CLIENT, state=ClientState.REVOKED)
+PAUSED = replace(CLIENT, state=ClientState.PAUSED)
 REQUEST_CONTEXT = RequestContext(CLIENT.client_id, CLIENT.generation)
 NOTHING = Loaded(CLIENT, None, None)
 
@@ -94,7 +96,11 @@ def ask(
 ) -> Issued:
     """Offer paths as the server gives them."""
     effects = SERVER.on_offer_paths_request(
-        offer_paths_arrival(loaded, now_ms=now_ms), messages.OfferPathsRequest(slot), family, os.urandom
+        offer_paths_arrival(loaded, now_ms=now_ms),
+        messages.OfferPathsRequest(slot),
+        family,
+        os.urandom,
+        LIMITS,
     )
     message, _, update_path = read_offer_paths(effects)
     return Issued(slot, message, update_path)

@@ -32,6 +32,7 @@ from sidecar.peeler import Landed, Passing, Peeler
 from sidecar.ports import Received
 from tests.core.ldk_recordings import DUMMY_HOP, FILES, LDK_CONTEXT, Conversation, conversation
 from tests.core.making import REGTEST, LocalKey, open_layer
+from tests.harness.allowed import LIMITS
 
 OWN = SidecarKeys.derive(b"the root of the sidecar's secrets".ljust(32)[:32])
 CLIENT = Client(b"client-one", "alice", ClientState.ACTIVE, 1, Quota(10, 51_200, 31_536_000), 1_700_000_000)
@@ -226,7 +227,7 @@ async def test_our_offer_paths_open_at_the_recipient(talk: Conversation) -> None
     came = Arrival(
         RequestContext(CLIENT.client_id, 1), payload.reply_path, Loaded(CLIENT, None, None), now * 1_000
     )
-    effects = ours.server.on_offer_paths_request(came, request, family, os.urandom)
+    effects = ours.server.on_offer_paths_request(came, request, family, os.urandom, LIMITS)
     ((name, answer, data),) = await ours.send(effects)
     assert (said.sender, name) == ("recipient", "recipient")
     # The path's own context, as LDK's recipient read it when LDK's server answered.
@@ -254,7 +255,7 @@ def stored_by(ours: Answering) -> tuple[list[Effect], StoredInvoice, OfferContex
     serve = OfferContext(Kind.SERVE_STATIC_INVOICE, CLIENT.client_id, 0, tag, now + YEAR)
     pay = OfferContext(Kind.INVOICE_REQUEST, CLIENT.client_id, 0, tag, now + YEAR)
     came = Arrival(serve, payload.reply_path, Loaded(CLIENT, None, None), now * 1_000)
-    admitted = ours.server.admit_static_invoice(came, message, family)
+    admitted = ours.server.admit_static_invoice(came, message, family, LIMITS)
     forward = message.forward_invoice_request_path
     # Its offer paths are LDK's server's, so they are said to be ours: walking them is tested above.
     effects = ours.server.on_serve_static_invoice(came, admitted, [pay], forward)

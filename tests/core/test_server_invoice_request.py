@@ -6,7 +6,14 @@ import pytest
 
 from sidecar.core import bolt12, keys, messages, offers, paths
 from sidecar.core.effects import Send
-from sidecar.core.errors import BadInvoiceRequest, BadSignature, NoInvoiceYet, NoReplyPath, WrongOffer
+from sidecar.core.errors import (
+    BadInvoiceRequest,
+    BadSignature,
+    ClientPaused,
+    NoInvoiceYet,
+    NoReplyPath,
+    WrongOffer,
+)
 from sidecar.core.model import Loaded, OfferTag, SlotMark
 from sidecar.core.wire import decode_tlvs, encode_tlvs, write_tu64
 from tests.core.server_cases import (
@@ -16,6 +23,7 @@ from tests.core.server_cases import (
     NOTHING,
     NOW,
     NOW_MS,
+    PAUSED,
     REPLY_PATH,
     REVOKED,
     SERVER,
@@ -26,6 +34,16 @@ from tests.harness.fakes import DAY
 from tests.harness.payer import make_invoice_request
 
 AMOUNT, DESCRIPTION, QUANTITY_MAX = offers.OFFER_AMOUNT, offers.OFFER_DESCRIPTION, offers.OFFER_QUANTITY_MAX
+
+
+def test_a_request_for_a_paused_client_is_met_with_silence() -> None:
+    """Whatever it has: no invoice, and no error either, for it may be served again tomorrow."""
+    kept = Kept()
+    for stored, now_ms in ((kept.stored, NOW_MS), (None, NOW_MS), (kept.stored, NOW_MS + LIFETIME * 1000)):
+        with pytest.raises(ClientPaused):
+            SERVER.on_invoice_request(
+                kept.asked(Loaded(PAUSED, kept.mark, stored), now_ms=now_ms), kept.request(), forward=True
+            )
 
 
 # --- answered and forwarded -----------------------------------------------------------------------

@@ -9,6 +9,7 @@ from sidecar.core import paths
 from sidecar.core.context import Kind, OfferContext, RequestContext
 from sidecar.core.effects import Send
 from sidecar.core.errors import (
+    ClientPaused,
     ClientRevoked,
     NoReplyPath,
     OldGeneration,
@@ -17,7 +18,7 @@ from sidecar.core.errors import (
     UnknownClient,
 )
 from sidecar.core.messages import OfferPathsRequest
-from sidecar.core.model import MIN_PATHS_LIFETIME, Family, Loaded, OfferTag, SlotMark
+from sidecar.core.model import MIN_PATHS_LIFETIME, Family, Loaded, OfferTag, Quota, SlotMark
 from tests.core.server_cases import (
     CLIENT,
     LIFETIME,
@@ -25,6 +26,7 @@ from tests.core.server_cases import (
     NOTHING,
     NOW,
     NOW_MS,
+    PAUSED,
     REPLY_PATH,
     REQUEST_CONTEXT,
     REVOKED,
@@ -36,7 +38,10 @@ from tests.core.server_cases import (
     open_own_path,
     read_offer_paths,
 )
+from tests.harness.allowed import LIMITS
 from tests.harness.fakes import DAY
+
+SLOTS = 4  # of CLIENT
 
 
 def test_request_path_leads_through_lnd_to_us_and_names_the_client_and_its_generation() -> None:
@@ -56,7 +61,7 @@ def test_offer_paths_request_without_reply_path_is_met_with_silence() -> None:
     """Senders "MUST set `reply_path`" (bLIP 66 "Senders of `offer_paths_request`")."""
     with pytest.raises(NoReplyPath):
         SERVER.on_offer_paths_request(
-            offer_paths_arrival(reply_path=None), OfferPathsRequest(0), Family.LDK, os.urandom
+            offer_paths_arrival(reply_path=None), OfferPathsRequest(0), Family.LDK, os.urandom, LIMITS
         )
 
 
@@ -65,6 +70,7 @@ def test_offer_paths_request_without_reply_path_is_met_with_silence() -> None:
     [
         pytest.param(Loaded(None, None, None), REQUEST_CONTEXT, UnknownClient, id="removed"),
         pytest.param(Loaded(REVOKED, None, None), REQUEST_CONTEXT, ClientRevoked, id="revoked"),
+        pytest.param(Loaded(PAUSED, None, None), REQUEST_CONTEXT, ClientPaused, id="paused"),
         pytest.param(NOTHING, replace(REQUEST_CONTEXT, generation=2), OldGeneration, id="rotated away"),
         pytest.param(NOTHING, replace(REQUEST_CONTEXT, generation=4), OldGeneration, id="not yet issued"),
     ],
@@ -75,21 +81,34 @@ def test_offer_paths_request_of_who_is_not_let_in_is_met_with_silence(
     """Recipients "MUST authenticate the request" (bLIP 66 "Recipients of `offer_paths_request`")."""
     with pytest.raises(error):
         SERVER.on_offer_paths_request(
-            offer_paths_arrival(loaded, context=context), OfferPathsRequest(0), Family.LDK, os.urandom
+            offer_paths_arrival(loaded, context=context), OfferPathsRequest(0), Family.LDK, os.urandom, LIMITS
         )
 
 
-@pytest.mark.parametrize("slot", [CLIENT.quota.slots, CLIENT.quota.slots + 1, 0xFFFF])
+@pytest.mark.parametrize("slot", [SLOTS, SLOTS + 1, 0xFFFF])
 def test_offer_paths_request_for_a_slot_beyond_the_clients_is_met_with_silence(slot: int) -> None:
     """Slots count from 0, so a slot ≥ the client's number of slots is not its own (project rule)."""
     with pytest.raises(SlotOutOfRange):
         ask(slot=slot)
 
 
+def test_a_client_without_slots_of_its_own_has_as_many_as_the_settings_say() -> None:
+    """A quota that says nothing leaves it to the server's settings, whatever they are by then."""
+    free = Loaded(replace(CLIENT, quota=Quota()), None, None)
+    for slots in (1, 2):
+        defaults = replace(LIMITS, slots=slots)
+        arrival = offer_paths_arrival(free)
+        assert SERVER.on_offer_paths_request(
+            arrival, OfferPathsRequest(slots - 1), Family.LDK, os.urandom, defaults
+        )
+        with pytest.raises(SlotOutOfRange):
+            SERVER.on_offer_paths_request(arrival, OfferPathsRequest(slots), Family.LDK, os.urandom, defaults)
+
+
 def test_last_slot_of_a_client_is_its_own() -> None:
     """The highest slot is the number of slots less one (project rule)."""
-    update, _ = contexts_of(ask(slot=CLIENT.quota.slots - 1))
-    assert update.slot == CLIENT.quota.slots - 1
+    update, _ = contexts_of(ask(slot=SLOTS - 1))
+    assert update.slot == SLOTS - 1
 
 
 @pytest.mark.parametrize(("family", "number"), [(Family.BLIP66, 65542), (Family.LDK, 75542)])
@@ -97,7 +116,9 @@ def test_offer_paths_request_is_answered_once_in_its_own_family_over_its_reply_p
     family: Family, number: int
 ) -> None:
     """Servers "SHOULD respond with an `offer_paths` message"; LDK understands only its own numbers."""
-    effects = SERVER.on_offer_paths_request(offer_paths_arrival(), OfferPathsRequest(1), family, os.urandom)
+    effects = SERVER.on_offer_paths_request(
+        offer_paths_arrival(), OfferPathsRequest(1), family, os.urandom, LIMITS
+    )
     (sent,) = effects
     assert isinstance(sent, Send)
     assert (sent.path, sent.content_type, sent.may_dial) == (REPLY_PATH, number, False)
@@ -162,7 +183,7 @@ def test_invoice_for_paths_issued_after_a_clock_was_stepped_back_is_admitted() -
     ahead = SlotMark(OfferTag(NOW_MS + 90 * DAY * 1000, b"\xff" * 6), NOW)
     kept = Kept(ask(Loaded(CLIENT, ahead, None)))
     admitted = SERVER.admit_static_invoice(
-        kept.update(Loaded(CLIENT, ahead, None)), kept.message(), Family.LDK
+        kept.update(Loaded(CLIENT, ahead, None)), kept.message(), Family.LDK, LIMITS
     )
     assert admitted.encoded == kept.invoice
 

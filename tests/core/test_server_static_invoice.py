@@ -11,6 +11,7 @@ from sidecar.core.effects import Save, Send
 from sidecar.core.errors import (
     BadSignature,
     BadStaticInvoice,
+    ClientPaused,
     ClientRevoked,
     ContextExpired,
     InvoiceExpired,
@@ -37,6 +38,7 @@ from tests.core.server_cases import (
     NOTHING,
     NOW,
     NOW_MS,
+    PAUSED,
     REPLY_PATH,
     REVOKED,
     SERVER,
@@ -46,6 +48,7 @@ from tests.core.server_cases import (
     issued_context,
     signed,
 )
+from tests.harness.allowed import LIMITS
 from tests.harness.fakes import DAY, LND_SECRET
 from tests.harness.wallet import BLINDEDPAY, CHAIN
 
@@ -56,7 +59,7 @@ NODE_ID, HELD = static_invoices.INVOICE_NODE_ID, static_invoices.STATIC_INVOICE_
 
 def admit(kept: Kept, invoice: bytes | None = None, loaded: Loaded = NOTHING) -> bytes:
     """Run the checks that need no key of LND's; the admitted invoice's bytes."""
-    return SERVER.admit_static_invoice(kept.update(loaded), kept.message(invoice), Family.LDK).encoded
+    return SERVER.admit_static_invoice(kept.update(loaded), kept.message(invoice), Family.LDK, LIMITS).encoded
 
 
 # --- who may leave an invoice, and over which path ----------------------------------------------
@@ -66,7 +69,7 @@ def test_serve_static_invoice_without_reply_path_is_met_with_silence() -> None:
     """Senders "MUST set `reply_path`" (bLIP 66 "Senders of `serve_static_invoice`")."""
     kept = Kept()
     with pytest.raises(NoReplyPath):
-        SERVER.admit_static_invoice(kept.update(reply_path=None), kept.message(), Family.LDK)
+        SERVER.admit_static_invoice(kept.update(reply_path=None), kept.message(), Family.LDK, LIMITS)
 
 
 @pytest.mark.parametrize("family", Family)
@@ -86,6 +89,7 @@ def test_serve_static_invoice_without_forward_path_is_met_with_silence(family: F
     [
         pytest.param(None, UnknownClient, id="removed"),
         pytest.param(REVOKED, ClientRevoked, id="revoked"),
+        pytest.param(PAUSED, ClientPaused, id="paused"),
         pytest.param(replace(CLIENT, quota=Quota(0, 50_000, DAY)), SlotOutOfRange, id="slots taken away"),
     ],
 )
@@ -110,7 +114,7 @@ def test_invoice_over_an_expired_path_is_met_with_silence(late: int) -> None:
     kept = Kept()
     arrival = kept.update(now_ms=(NOW + LIFETIME + late) * 1000)
     with pytest.raises(ContextExpired):
-        SERVER.admit_static_invoice(arrival, kept.message(), Family.LDK)
+        SERVER.admit_static_invoice(arrival, kept.message(), Family.LDK, LIMITS)
 
 
 def test_invoice_over_a_path_in_its_last_second_is_admitted() -> None:
@@ -118,7 +122,7 @@ def test_invoice_over_a_path_in_its_last_second_is_admitted() -> None:
     kept = Kept()
     arrival = kept.update(now_ms=(NOW + LIFETIME) * 1000 - 1)
     late = kept.wallet.make_invoice(kept.offer_records, created_at=NOW + LIFETIME - 60)
-    assert SERVER.admit_static_invoice(arrival, kept.message(late), Family.LDK).encoded == late
+    assert SERVER.admit_static_invoice(arrival, kept.message(late), Family.LDK, LIMITS).encoded == late
 
 
 @pytest.mark.parametrize("by", [1, 1_000, DAY * 1000])
@@ -323,7 +327,7 @@ def serve(
 ) -> tuple[Save, Send]:
     """Leave an invoice: both effects, in order."""
     arrival = kept.update(Loaded(client, None, None))
-    admitted = SERVER.admit_static_invoice(arrival, kept.message(invoice), family)
+    admitted = SERVER.admit_static_invoice(arrival, kept.message(invoice), family, LIMITS)
     found = [issued_context(kept)] if opened is None else opened
     save, send = SERVER.on_serve_static_invoice(arrival, admitted, found, FORWARD_PATH)
     assert isinstance(save, Save)
@@ -388,6 +392,17 @@ def test_invoice_is_kept_until_the_earliest_of_its_ends(
     )
     save, _ = serve(kept, invoice=invoice, client=replace(CLIENT, quota=Quota(4, 50_000, ttl)))
     assert save.invoice.expires_at == expected
+
+
+def test_an_invoice_of_a_client_without_a_ttl_of_its_own_is_kept_as_the_settings_say() -> None:
+    """A quota that says nothing leaves it to the server's settings."""
+    kept, client = Kept(), replace(CLIENT, quota=Quota())
+    arrival = kept.update(Loaded(client, None, None))
+    defaults = replace(LIMITS, ttl=90)
+    admitted = SERVER.admit_static_invoice(arrival, kept.message(), Family.LDK, defaults)
+    save, _ = SERVER.on_serve_static_invoice(arrival, admitted, [issued_context(kept)], FORWARD_PATH)
+    assert isinstance(save, Save)
+    assert save.invoice.expires_at == NOW + 90
 
 
 @pytest.mark.parametrize("cut", [1, 100])

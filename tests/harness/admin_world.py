@@ -1,23 +1,28 @@
 """An admin server over stores in memory, on a real Unix socket."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import grpc
 
 from sidecar.adapters.admin import AdminService, StatusSnapshot
-from sidecar.adapters.admin_client import REASON_KEY, socket_target
+from sidecar.adapters.admin_client import socket_target
+from sidecar.adapters.admin_status import reason_in
+from sidecar.allowances import Allowances
 from sidecar.bindings import Bindings
+from sidecar.clients import RunningClients
 from sidecar.core import keys
 from sidecar.core.mailbox import MailUse
-from sidecar.core.model import Quota
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
+from tests.harness import allowed
 from tests.harness.memory_store import MemoryStore
 from tests.harness.shell import Issuer
 
 NODE, OTHER_NODE = keys.public_key(b"\x01" * 32), keys.public_key(b"\x02" * 32)
-DEFAULTS = Quota(slots=10, bytes=131_072, ttl=31_536_000)
+DEFAULTS = Allowances(MemoryStore(), allowed.DEFAULTS, Counter())
+"""What clients may use none of which has limits of its own."""
 STATUS = StatusSnapshot(
     version="0.1.0",
     node_id="02" * 33,
@@ -39,21 +44,39 @@ class Running:
         self.store = MemoryStore()
         self.issuer = Issuer()
         self.bindings = Bindings(self.store, Counter())
+        self.allowances = Allowances(self.store, allowed.DEFAULTS, Counter())
+        self.clients = RunningClients(self.bindings, self.allowances, lambda: None)
         self.mail: dict[bytes, MailUse] = {}
         self.service = AdminService(
-            self.store, self.issuer, self.bindings, lambda: STATUS, DEFAULTS, mail_use=self.mail.get
+            *(self.store, self.issuer, self.clients, lambda: STATUS, self.allowances),
+            letters=self.store.mail_list,
+            mail_use=self.mail.get,
         )
         self.channel = grpc.aio.insecure_channel(socket_target(path))
         self.stub = admin_pb2_grpc.AdminStub(self.channel)
 
-    async def add(self, name: str = "alice", **quota: int) -> admin_pb2.AddClientResponse:
+    async def add(self, name: str = "alice", **quota: float) -> admin_pb2.AddClientResponse:
         """Add a client over the socket."""
-        request = admin_pb2.AddClientRequest(name=name, quota=admin_pb2.Quota(**quota))
+        request = admin_pb2.AddClientRequest(name=name, quota=admin_pb2.Quota(**quota))  # type: ignore[arg-type]
         return await self.stub.AddClient(request)
 
     async def add_node(self, name: str, node_id: str) -> admin_pb2.AddClientResponse:
         """Add a client whose node is known."""
         return await self.stub.AddClient(admin_pb2.AddClientRequest(name=name, node_id=node_id))
+
+    async def update(self, quota: Mapping[str, float], reset: Sequence[str] = ()) -> admin_pb2.Client:
+        """Change alice's own limits."""
+        wanted = admin_pb2.Quota(**quota)  # type: ignore[arg-type]
+        request = admin_pb2.UpdateClientRequest(name="alice", quota=wanted, reset=reset)
+        return (await self.stub.UpdateClient(request)).client
+
+    async def pause(self) -> admin_pb2.Client:
+        """Pause alice."""
+        return (await self.stub.PauseClient(admin_pb2.PauseClientRequest(name="alice"))).client
+
+    async def resume(self) -> admin_pb2.Client:
+        """Resume alice."""
+        return (await self.stub.ResumeClient(admin_pb2.ResumeClientRequest(name="alice"))).client
 
     async def rebind(self, name: str = "alice", node_id: str = "") -> admin_pb2.Client:
         """Say which node a client is."""
@@ -82,7 +105,6 @@ class Refusal:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
         assert isinstance(error, grpc.aio.AioRpcError), "was not refused"
-        trailer = dict(error.trailing_metadata())
-        assert (error.code(), trailer[REASON_KEY]) == self._expected
+        assert (error.code(), reason_in(error)) == self._expected
         self.text = error.details() or ""
         return True

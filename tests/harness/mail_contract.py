@@ -12,9 +12,9 @@ from collections import Counter
 
 import pytest
 
-from sidecar.core.errors import ClientRevoked, MailboxFull, UnknownClient
-from sidecar.core.mailbox import SENDER_OVERHEAD, Kept, Letter, MailLimits, MailUse, Queue
-from sidecar.core.model import CLIENT_ID_SIZE, BoundBy
+from sidecar.core.errors import ClientPaused, ClientRevoked, MailboxFull, UnknownClient
+from sidecar.core.mailbox import SENDER_OVERHEAD, Kept, Letter, LetterNote, MailLimits, MailUse, Queue
+from sidecar.core.model import CLIENT_ID_SIZE, BoundBy, Quota
 from sidecar.ports import MailStore, Store
 from tests.harness.memory_store import MemoryStore
 from tests.harness.store_contract import DAY, a_client, a_node, passed
@@ -350,6 +350,53 @@ class MailContract:
         assert (await mailbox.keep(client, a_letter(age_ms=10_001), limits, ROOM)).use == use_of()
         assert list(await mailbox.mail(client)) == []
         assert await mailbox.mail_uses() == {}
+
+    # --- limits of its own, and pauses --------------------------------------------------------------
+
+    @pytest.mark.parametrize("own", [Quota(mailbox_letters=2), Quota(mailbox_bytes=2 * SMALL)], ids=str)
+    async def test_a_clients_own_limits_go_before_the_given_ones(
+        self, store: Store, mailbox: MailStore, own: Quota
+    ) -> None:
+        """Each of the two; where it has none, what is given holds."""
+        client = await a_client_of(store)
+        tight = MailLimits(letters=1, bytes=SMALL, ttl=DAY)
+        generous = own.own() | {"mailbox_letters": 2, "mailbox_bytes": 2 * SMALL}
+        await store.update_quota(client, Quota(**generous))  # type: ignore[arg-type]
+        first, second, third = (a_letter() for _ in range(3))
+        for letter in (first, second):
+            assert (await mailbox.keep(client, letter, tight, ROOM)).dropped == 0
+        await store.update_quota(client, own, [name for name in generous if name not in own.own()])
+        assert (await mailbox.keep(client, third, PLENTY, ROOM)).dropped == 1
+        assert await letters_of(mailbox, client) == [second, third]
+
+    async def test_a_paused_client_keeps_its_mail_and_gets_no_more(
+        self, store: Store, mailbox: MailStore
+    ) -> None:
+        """What waits stays and can still be dropped when it has arrived; what comes is refused."""
+        client = await a_client_of(store)
+        letters = [a_letter(), a_letter()]
+        first, _ = [await mailbox.keep(client, letter, PLENTY, ROOM) for letter in letters]
+        await store.pause_client(client, paused=True)
+        with pytest.raises(ClientPaused):
+            await mailbox.keep(client, a_letter(), PLENTY, ROOM)
+        assert await letters_of(mailbox, client) == letters
+        assert await mailbox.drop_mail(client, [first.number]) == use_of(letters[1])
+        await store.pause_client(client, paused=False)
+        new = a_letter()
+        await mailbox.keep(client, new, PLENTY, ROOM)
+        assert await letters_of(mailbox, client) == [letters[1], new]
+
+    async def test_what_waits_is_listed_without_what_it_says(self, store: Store, mailbox: MailStore) -> None:
+        """In the order in which it was kept; what has expired is not there."""
+        client = await a_client_of(store)
+        assert list(await mailbox.mail_list(client)) == []
+        letters = [a_letter(BOB, queue=Queue.REQUESTS, size=3_000), a_letter(age_ms=60_000)]
+        numbers = [(await mailbox.keep(client, letter, PLENTY, ROOM)).number for letter in letters]
+        await mailbox.keep(client, a_letter(age_ms=11_000), MailLimits(9, 1 << 20, ttl=10), ROOM)
+        assert list(await mailbox.mail_list(client)) == [
+            LetterNote(number, letter.queue, letter.sender, letter.size, letter.kept_at_ms)
+            for number, letter in zip(numbers, letters, strict=True)
+        ]
 
     # --- clients that go ----------------------------------------------------------------------------
 

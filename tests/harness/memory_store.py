@@ -5,11 +5,12 @@ They keep the same contracts as Redis does (store_contract.py, mail_contract.py)
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sidecar.core.errors import (
     BoundOtherwise,
+    ClientPaused,
     ClientRevoked,
     MailboxFull,
     NameTaken,
@@ -22,14 +23,17 @@ from sidecar.core.errors import (
     StoreUnavailable,
     UnknownClient,
 )
-from sidecar.core.mailbox import Kept, Letter, MailLimits, MailUse
+from sidecar.core.mailbox import Kept, Letter, LetterNote, MailLimits, MailUse
 from sidecar.core.model import (
+    MOST_USAGE,
     BoundBy,
     Client,
     ClientState,
     Loaded,
+    Quota,
     SlotMark,
     StoredInvoice,
+    Terms,
     TimestampForm,
     Usage,
 )
@@ -65,13 +69,15 @@ class MemoryStore:
         mark, _ = record.marks.get(slot, (None, 0))
         return Loaded(client=record.client, mark=mark, invoice=record.invoices.get(slot))
 
-    async def save(self, client_id: bytes, invoice: StoredInvoice, mark_until: int) -> Usage:
+    async def save(
+        self, client_id: bytes, invoice: StoredInvoice, mark_until: int, most: Usage = MOST_USAGE
+    ) -> Usage:
         """Put an invoice into its slot, or refuse it with nothing changed."""
         self._expire()
         record = self._records.get(client_id)
         if record is None:
             raise UnknownClient(client_id.hex())
-        self._check(record, invoice)
+        self._check(record, invoice, most)
         _, kept_until = record.marks.get(invoice.slot, (None, 0))
         # Bounded by our own clock: a wallet whose clock was ahead must not lock itself out.
         mark = SlotMark(tag=invoice.tag, created_at=min(invoice.created_at, invoice.stored_at))
@@ -80,12 +86,12 @@ class MemoryStore:
         self._expire()
         return _usage(record)
 
-    def _check(self, record: _Record, invoice: StoredInvoice) -> None:
-        client = record.client
-        if client.state is ClientState.REVOKED:
-            raise ClientRevoked(client.name)
-        if invoice.slot >= client.quota.slots:
-            raise SlotOutOfRange(f"{invoice.slot} of {client.quota.slots}")
+    def _check(self, record: _Record, invoice: StoredInvoice, most: Usage) -> None:
+        _check_served(record.client)
+        quota = record.client.quota
+        most = Usage(quota.slots or most.slots, quota.bytes or most.bytes)
+        if invoice.slot >= most.slots:
+            raise SlotOutOfRange(f"{invoice.slot} of {most.slots}")
         if invoice.slot in record.marks:
             mark, _ = record.marks[invoice.slot]
             if invoice.tag != mark.tag and invoice.tag.issued_at_ms <= mark.tag.issued_at_ms:
@@ -93,8 +99,8 @@ class MemoryStore:
             if invoice.tag == mark.tag and invoice.created_at < mark.created_at:
                 raise StaleInvoice(f"slot {invoice.slot}")
         others = sum(each.size for slot, each in record.invoices.items() if slot != invoice.slot)
-        if others + invoice.size > client.quota.bytes:
-            raise QuotaExceeded(f"{others + invoice.size} of {client.quota.bytes} bytes")
+        if others + invoice.size > most.bytes:
+            raise QuotaExceeded(f"{others + invoice.size} of {most.bytes} bytes")
 
     async def add_client(self, client: Client) -> None:
         """Keep a new client."""
@@ -126,6 +132,33 @@ class MemoryStore:
         self._expire()
         record = self._records.get(client_id)
         return [] if record is None else [record.invoices[slot] for slot in sorted(record.invoices)]
+
+    async def terms(self) -> Mapping[bytes, Terms]:
+        """The terms of every client that has limits of its own or is paused."""
+        self._expire()
+        clients = [record.client for record in self._records.values()]
+        terms = {each.client_id: Terms(each.quota, each.state is ClientState.PAUSED) for each in clients}
+        return {each: found for each, found in terms.items() if found != Terms(Quota(), paused=False)}
+
+    async def update_quota(self, client_id: bytes, changes: Quota, reset: Collection[str] = ()) -> Client:
+        """Change a client's own limits."""
+        record = self._unrevoked(client_id)
+        own = {**record.client.quota.own(), **changes.own()}
+        quota = Quota(**{name: value for name, value in own.items() if name not in reset})  # type: ignore[arg-type]
+        record.client = replace(record.client, quota=quota)
+        return record.client
+
+    async def pause_client(self, client_id: bytes, *, paused: bool) -> Client:
+        """Serve a client no more for now, or again."""
+        record = self._unrevoked(client_id)
+        record.client = replace(record.client, state=ClientState.PAUSED if paused else ClientState.ACTIVE)
+        return record.client
+
+    def _unrevoked(self, client_id: bytes) -> _Record:
+        record = self._record(client_id)
+        if record.client.state is ClientState.REVOKED:
+            raise ClientRevoked(record.client.name)
+        return record
 
     async def rotate_client(self, client_id: bytes) -> Client:
         """Raise the generation of the client's request paths."""
@@ -175,8 +208,8 @@ class MemoryStore:
 
     def _bindings(self) -> dict[bytes, bytes]:
         clients = [record.client for record in self._records.values()]
-        active = [client for client in clients if client.state is ClientState.ACTIVE]
-        return {each.node_id: each.client_id for each in active if each.node_id is not None}
+        bound = [client for client in clients if client.state is not ClientState.REVOKED]
+        return {each.node_id: each.client_id for each in bound if each.node_id is not None}
 
     def _check_node(self, client_id: bytes, node_id: bytes | None) -> None:
         holder = None if node_id is None else self._bindings().get(node_id)
@@ -191,8 +224,13 @@ class MemoryStore:
         record = self._records.get(client_id)
         if record is None:
             raise UnknownClient(client_id.hex())
-        if record.client.state is ClientState.REVOKED:
-            raise ClientRevoked(record.client.name)
+        _check_served(record.client)
+        quota = record.client.quota
+        limits = replace(
+            limits,
+            letters=quota.mailbox_letters or limits.letters,
+            bytes=quota.mailbox_bytes or limits.bytes,
+        )
         before = _mail_use(record).bytes
         left = {
             number: kept
@@ -212,6 +250,13 @@ class MemoryStore:
         self._expire()
         record = self._records.get(client_id)
         return [] if record is None else [(number, letter) for number, (letter, _) in record.letters.items()]
+
+    async def mail_list(self, client_id: bytes) -> Sequence[LetterNote]:
+        """What waits for a client, in that order."""
+        return [
+            LetterNote(number, letter.queue, letter.sender, letter.size, letter.kept_at_ms)
+            for number, letter in await self.mail(client_id)
+        ]
 
     async def drop_mail(self, client_id: bytes, numbers: Sequence[int]) -> MailUse:
         """Forget letters that arrived."""
@@ -273,6 +318,13 @@ def _dropped(left: Mapping[int, Letter], letter: Letter, limits: MailLimits, mos
         if not numbers:
             raise MailboxFull("nothing may be dropped for this letter")
         dropped.add(numbers[0])
+
+
+def _check_served(client: Client) -> None:
+    if client.state is ClientState.REVOKED:
+        raise ClientRevoked(client.name)
+    if client.state is ClientState.PAUSED:
+        raise ClientPaused(client.name)
 
 
 def _mail_use(record: _Record) -> MailUse:

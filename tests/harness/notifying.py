@@ -23,6 +23,7 @@ from sidecar.core.webhooks import (
     Webhook,
     WebhookState,
 )
+from sidecar.timings import Timings
 from tests.harness.fakes import FakeClock
 from tests.harness.hostile_addresses import Zone
 from tests.harness.memory_webhooks import MemoryWebhooks
@@ -84,6 +85,7 @@ class Notifying(Running):
     def __init__(self, services: Sequence[PushService], **settings: Any) -> None:
         self.store, self.signer, self.clock = MemoryWebhooks(), Signer(), FakeClock()
         self.counters: Counter[str] = Counter()
+        self.timings = Timings()
         self.forms: dict[bytes, TimestampForm] = {}
         self.forms_away = False
         self.zone = Zone(dict(NAMES))
@@ -104,6 +106,7 @@ class Notifying(Running):
             counters=self.counters,
             resolver=self.zone,
             sleep=self._pause,
+            timings=self.timings,
         )
         self._task: asyncio.Task[None] | None = None
 

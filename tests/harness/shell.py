@@ -1,27 +1,33 @@
 """The `sidecar` command as a shell runs it, and a real admin server for it on a Unix socket."""
 
 import asyncio
+import io
 import json
 import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from sidecar import cli
 from sidecar.adapters.admin import AdminService, StatusSnapshot
 from sidecar.adapters.admin_client import admin_socket_path, private_directory
 from sidecar.adapters.admin_server import AdminServer, start_admin
 from sidecar.adapters.admin_webhooks import WebhooksService
+from sidecar.allowances import Allowances
 from sidecar.bindings import Bindings
+from sidecar.clients import RunningClients
 from sidecar.core.mailbox import MailUse
-from sidecar.core.model import Client, Quota
+from sidecar.core.model import Client
 from sidecar.core.webhooks import Delivery
 from sidecar.lsps import LspsService, LspsSettings
+from tests.harness import allowed
 from tests.harness.fakes import FakeClock, NotedNotifier
 from tests.harness.memory_store import MemoryStore
 from tests.harness.memory_webhooks import MemoryWebhooks
-from tests.harness.store_contract import DAY
 
 ROOT = Path(__file__).parents[2]
 STATUS = StatusSnapshot(
@@ -81,6 +87,28 @@ class Shell:
         return path
 
 
+def _main(args: Sequence[str], stdin: bytes, environ: Mapping[str, str]) -> Result:
+    """`sidecar` with streams and an environment of its own, as far as one process can have them."""
+    encoding = environ.get("PYTHONIOENCODING", "utf-8")
+    streams = [io.TextIOWrapper(io.BytesIO(data), encoding=encoding) for data in (stdin, b"", b"")]
+    with (
+        mock.patch.dict(os.environ, environ, clear=True),
+        mock.patch.multiple(sys, stdin=streams[0], stdout=streams[1], stderr=streams[2]),
+    ):
+        try:
+            code = cli.main(args)
+        except SystemExit as error:
+            code = int(error.code or 0)
+    out, err = (_text(stream) for stream in streams[1:])
+    return Result(code, out, err)
+
+
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    stream.seek(0)
+    return stream.read()
+
+
 class Issuer:
     """Paths that say whose they are; fails with `error` while there is one."""
 
@@ -118,12 +146,15 @@ class Served(Shell):
         super().__init__(home)
         self.store = MemoryStore()
         self.issuer = Issuer()
-        defaults = Quota(slots=10, bytes=131_072, ttl=365 * DAY)
         self.bindings = Bindings(self.store, Counter())
+        self.allowances = Allowances(self.store, allowed.DEFAULTS, Counter())
+        clients = RunningClients(self.bindings, self.allowances, lambda: None)
         self.mail: dict[bytes, MailUse] = {}
         """What waits for each client, by its id."""
         self.service = AdminService(
-            self.store, self.issuer, self.bindings, lambda: STATUS, defaults, mail_use=self.mail.get
+            *(self.store, self.issuer, clients, lambda: STATUS, self.allowances),
+            letters=self.store.mail_list,
+            mail_use=self.mail.get,
         )
         self.hooks = MemoryWebhooks()
         self.notifier = NoPushes()
@@ -137,6 +168,11 @@ class Served(Shell):
         )
         self.webhooks = WebhooksService(self.store, self.hooks, registrar, self.notifier)
         self.path = admin_socket_path(self.datadir)
+
+    async def run(self, *args: str | bytes, stdin: bytes = b"", **environ: str) -> Result:
+        """One run of the command in this process: it is what `python -m sidecar` calls, and starts sooner."""
+        home = {"HOME": str(self.home), "PATH": os.defpath}
+        return await asyncio.to_thread(_main, [os.fsdecode(arg) for arg in args], stdin, home | environ)
 
     async def start(self) -> AdminServer:
         """Let the server listen, in a data directory that it has made, as `sidecar serve` does."""

@@ -204,6 +204,12 @@ class LightningService:
 
     # --- channels, peers and the graph -----------------------------------------------------
 
+    async def CheckMacaroonPermissions(
+        self, _: ln.CheckMacPermRequest, context: Context
+    ) -> ln.CheckMacPermResponse:
+        """A macaroon of just what the sidecar calls may not ask."""
+        await _unknown(context, "permission denied")
+
     async def ListPeers(self, _: ln.ListPeersRequest, __: Context) -> ln.ListPeersResponse:
         """Who is connected."""
         peers = [

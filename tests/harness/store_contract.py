@@ -12,8 +12,10 @@ from dataclasses import replace
 import pytest
 
 from sidecar.core.errors import (
+    ClientPaused,
     ClientRevoked,
     NameTaken,
+    NodeTaken,
     NoSuchClient,
     QuotaExceeded,
     SlotOutOfRange,
@@ -33,6 +35,7 @@ from sidecar.core.model import (
     Quota,
     SlotMark,
     StoredInvoice,
+    Terms,
     TimestampForm,
     Usage,
 )
@@ -254,6 +257,104 @@ class StoreContract:
         assert all(isinstance(each, Usage | QuotaExceeded) for each in results)
         assert sum(each.size for each in await store.invoices(client.client_id)) == 5_000
 
+    # --- limits of its own ----------------------------------------------------------------------
+
+    async def test_where_a_client_has_no_limit_of_its_own_the_servers_holds(self, store: Store) -> None:
+        """To the slot and to the byte, as the caller gives them this time; its own go before them."""
+        free, own = replace(a_client(), quota=Quota()), a_client("bob", slots=2, size=1_000)
+        for client in (free, own):
+            await store.add_client(client)
+        assert (await store.load(free.client_id, 0)).client == free
+        small, large = Usage(slots=2, bytes=700), Usage(slots=9, bytes=9_000)
+        await store.save(free.client_id, an_invoice(1, size=700), until(), small)
+        with pytest.raises(SlotOutOfRange):
+            await store.save(free.client_id, an_invoice(2, size=101), until(), replace(small, bytes=9_000))
+        with pytest.raises(QuotaExceeded):
+            await store.save(free.client_id, an_invoice(0, size=101), until(), small)
+        await store.save(free.client_id, an_invoice(2, size=700), until(), large)
+        await store.save(own.client_id, an_invoice(1, size=1_000), until(), Usage(slots=1, bytes=1))
+        with pytest.raises(SlotOutOfRange):
+            await store.save(own.client_id, an_invoice(2, size=101), until(), large)
+        with pytest.raises(QuotaExceeded):
+            await store.save(own.client_id, an_invoice(0, size=101), until(), large)
+
+    async def test_limits_are_set_and_dropped_one_by_one(self, store: Store) -> None:
+        """What is not named stays as it is; the record tells the whole of it."""
+        client = replace(a_client(), quota=Quota(slots=3, requests_per_second=0.5))
+        await store.add_client(client)
+        every = Quota(*(number + 1 for number in range(9)))
+        for changes, reset, expected in (
+            (Quota(ttl=99), [], Quota(slots=3, ttl=99, requests_per_second=0.5)),
+            (Quota(slots=4), ["ttl", "bytes"], Quota(slots=4, requests_per_second=0.5)),
+            (every, [], every),
+            (Quota(), list(every.own()), Quota()),
+        ):
+            changed = await store.update_quota(client.client_id, changes, reset)
+            assert changed == replace(client, quota=expected)
+            assert await store.find_client("alice") == changed
+
+    async def test_terms_are_those_of_clients_that_have_any(self, store: Store) -> None:
+        """Limits of their own, or paused; a client as all others has none."""
+        usual = replace(a_client("usual"), quota=Quota())
+        own = replace(a_client("own"), quota=Quota(requests_per_second=0.25, mailbox_bytes=7))
+        paused = replace(a_client("paused"), quota=Quota())
+        for client in (usual, own, paused):
+            await store.add_client(client)
+        assert await store.terms() == {own.client_id: Terms(own.quota, paused=False)}
+        await store.pause_client(paused.client_id, paused=True)
+        assert await store.terms() == {
+            own.client_id: Terms(own.quota, paused=False),
+            paused.client_id: Terms(Quota(), paused=True),
+        }
+        await store.pause_client(paused.client_id, paused=False)
+        await store.remove_client(own.client_id)
+        assert await store.terms() == {}
+
+    # --- paused -----------------------------------------------------------------------------------
+
+    async def test_a_paused_client_keeps_all_and_gets_nothing_new(self, store: Store) -> None:
+        """Its invoices stay, and no other comes, until it is resumed; twice is fine."""
+        client, invoice = a_client(), an_invoice()
+        await store.add_client(client)
+        await store.save(client.client_id, invoice, until())
+        for _ in range(2):
+            paused = await store.pause_client(client.client_id, paused=True)
+            assert paused == replace(client, state=ClientState.PAUSED)
+        loaded = await store.load(client.client_id, 0)
+        assert (loaded.client, loaded.invoice) == (paused, invoice)
+        with pytest.raises(ClientPaused):
+            await store.save(client.client_id, an_invoice(1), until())
+        assert list(await store.invoices(client.client_id)) == [invoice]
+        for _ in range(2):
+            assert await store.pause_client(client.client_id, paused=False) == client
+        await store.save(client.client_id, an_invoice(1), until())
+
+    async def test_a_paused_client_keeps_its_node(self, store: Store) -> None:
+        """Nobody else gets it, and the operator may still say which it is."""
+        client = a_bound_client()
+        await store.add_client(client)
+        await store.pause_client(client.client_id, paused=True)
+        assert await store.bindings() == {client.node_id: client.client_id}
+        with pytest.raises(NodeTaken):
+            await store.add_client(a_bound_client("bob", client.node_id))
+        node = a_node()
+        await store.bind(client.client_id, node, BoundBy.OPERATOR)
+        assert await store.bindings() == {node: client.client_id}
+
+    async def test_a_revoked_client_is_not_changed(self, store: Store) -> None:
+        """Neither its limits nor its state: nothing leads back."""
+        client = a_client()
+        await store.add_client(client)
+        await store.pause_client(client.client_id, paused=True)
+        revoked = await store.revoke_client(client.client_id)
+        assert revoked.state is ClientState.REVOKED
+        with pytest.raises(ClientRevoked):
+            await store.update_quota(client.client_id, Quota(slots=9))
+        for paused in (True, False):
+            with pytest.raises(ClientRevoked):
+                await store.pause_client(client.client_id, paused=paused)
+        assert await store.find_client("alice") == revoked
+
     # --- ends -----------------------------------------------------------------------------------
 
     async def test_an_invoice_leaves_at_its_end_and_its_mark_stays(self, store: Store) -> None:
@@ -387,5 +488,9 @@ class StoreContract:
                 await store.bind(client_id, a_node(), by)
         with pytest.raises(NoSuchClient):
             await store.set_timestamps(client_id, TimestampForm.Z)
+        with pytest.raises(NoSuchClient):
+            await store.update_quota(client_id, Quota(slots=3))
+        with pytest.raises(NoSuchClient):
+            await store.pause_client(client_id, paused=True)
         assert list(await store.list_clients()) == []
         assert await store.bindings() == {}

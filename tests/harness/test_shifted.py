@@ -36,8 +36,8 @@ async def dates(stage: Stage, sidecar: SidecarProcess, name: str) -> tuple[int, 
     wallet = await stage.wallet(sidecar, name)
     await wallet.set_up()
     shown = await sidecar.json("client", "show", name)
-    logged = await sidecar.line(lambda line: f"client {name} added" in line)
-    at = datetime.strptime(logged[:19], "%Y-%m-%d %H:%M:%S").astimezone()
+    logged = await sidecar.line(lambda line: "AddClient" in line and f"client={name}" in line)
+    at = datetime.fromisoformat(logged.partition(" ")[0])
     return shown["created_at"], shown["slots"][0]["stored_at"], int(at.timestamp())
 
 

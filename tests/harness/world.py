@@ -7,20 +7,25 @@ A message is handed from one object to the next, so that a test can say when all
 import asyncio
 import os
 from collections import Counter
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from sidecar.allowances import Allowances, Defaults
 from sidecar.bindings import Bindings
+from sidecar.clients import RunningClients
 from sidecar.core import keys, offers
 from sidecar.core.keys import SidecarKeys
 from sidecar.core.limits import Rate
 from sidecar.core.mailbox import MailLimits
 from sidecar.core.model import (
     CLIENT_ID_SIZE,
+    MOST_USAGE,
     BoundBy,
     Client,
     ClientState,
     Family,
+    Limits,
     Loaded,
     Quota,
     StoredInvoice,
@@ -30,9 +35,9 @@ from sidecar.core.offers import Offer
 from sidecar.core.paths import BlindedPath
 from sidecar.core.server import ServerSettings, StaticInvoiceServer
 from sidecar.courier import Courier
-from sidecar.mailroom import Mailroom, MailroomSettings
+from sidecar.mailroom import Mailroom
 from sidecar.peeler import Peeler
-from sidecar.service import ServiceLimits, SidecarService
+from sidecar.service import SidecarService
 from tests.harness.fakes import (
     DAY,
     LND_SECRET,
@@ -49,7 +54,22 @@ from tests.harness.wallet import CHAIN, Issued, Wallet
 
 PLENTY = Rate(per_second=1_000, burst=1_000)
 MAIL = MailLimits(letters=20, bytes=2_000_000, ttl=7 * DAY)
-NO_LIMITS = ServiceLimits(offer=PLENTY, client=PLENTY, stores=PLENTY, offer_paths=PLENTY)
+NO_LIMITS = Defaults(
+    client=Limits(
+        slots=10,
+        bytes=50_000,
+        ttl=365 * DAY,
+        requests_per_second=1_000,
+        requests_burst=1_000,
+        stores_per_minute=60_000,
+        offer_paths_per_minute=60_000,
+        mailbox_letters=MAIL.letters,
+        mailbox_bytes=MAIL.bytes,
+    ),
+    offer=PLENTY,
+    mail_ttl=MAIL.ttl,
+    mail_total_bytes=100 * MAIL.bytes,
+)
 
 
 class WatchedStore(MemoryStore):
@@ -69,12 +89,14 @@ class WatchedStore(MemoryStore):
             raise self.load_error
         return await super().load(client_id, slot)
 
-    async def save(self, client_id: bytes, invoice: StoredInvoice, mark_until: int) -> Usage:
+    async def save(
+        self, client_id: bytes, invoice: StoredInvoice, mark_until: int, most: Usage = MOST_USAGE
+    ) -> Usage:
         """As MemoryStore, or `save_error`."""
         self.calls["save"] += 1
         if self.save_error is not None:
             raise self.save_error
-        return await super().save(client_id, invoice, mark_until)
+        return await super().save(client_id, invoice, mark_until, most)
 
     async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
         """As MemoryStore, or `bind_error`."""
@@ -90,7 +112,7 @@ class World:
         self,
         *,
         native: bool = True,
-        limits: ServiceLimits = NO_LIMITS,
+        limits: Defaults = NO_LIMITS,
         answers: Rate = Rate(per_second=1e9, burst=1e9),  # noqa: B008 - frozen
     ) -> None:
         self.answers = answers
@@ -104,6 +126,8 @@ class World:
         self.counters: Counter[str] = Counter()
         self.notifier = NotedNotifier()
         self.bindings = Bindings(self.store, self.counters)
+        self.allowances = Allowances(self.store, limits, self.counters)
+        self.clients = RunningClients(self.bindings, self.allowances, lambda: self.mailroom)
         self.mailroom = self._new_mailroom()
         self._mail: asyncio.Task[None]
         self.server = StaticInvoiceServer(ServerSettings(self.lnd_node_id, self.keys, CHAIN, 365 * DAY))
@@ -123,15 +147,16 @@ class World:
             store=self.store,
             bindings=self.bindings,
             mailroom=self.mailroom,
+            allowances=self.allowances,
             clock=self.clock,
             entropy=os.urandom,
-            limits=limits,
             counters=self.counters,
         )
 
     def _new_mailroom(self) -> Mailroom:
         return Mailroom(
-            settings=MailroomSettings(MAIL, total_bytes=100 * MAIL.bytes, answers=self.answers),
+            allowances=self.allowances,
+            answers=self.answers,
             bindings=self.bindings,
             store=self.store,
             transport=self.network,
@@ -140,6 +165,17 @@ class World:
             clock=self.clock,
             counters=self.counters,
         )
+
+    def set_mail_total(self, size: int) -> None:
+        """Let all mailboxes together hold so many bytes from now on."""
+        self.allowances.set_defaults(replace(self.allowances.defaults, mail_total_bytes=size))
+
+    async def pause(self, name: str = "alice", *, paused: bool = True) -> Client:
+        """Pause a client, or resume it, as the operator does."""
+        client = await self.store.find_client(name)
+        client = await self.store.pause_client(client.client_id, paused=paused)
+        self.clients.changed(client)
+        return client
 
     def restart_mailroom(self) -> None:
         """All that it knew by itself is gone; LND tells it who is connected now."""

@@ -339,6 +339,8 @@ async def test_no_log_holds_a_url_or_a_raw_name(caplog: pytest.LogCaptureFixture
             await lsps.service.register(wallet, "a", f"http://h/{TOKEN}")
         assert TOKEN not in str(caught.value)
     text = "\n".join(record.getMessage() for record in caplog.records)
-    assert r"app evil\x1b[2J\nname, at push.example.org" in text
+    said = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    shown = [(each.get("app"), each.get("host")) for each in said]
+    assert ("evil\\x1b[2J\\nname", "push.example.org") in shown
     assert TOKEN not in text
     assert "\x1b" not in text

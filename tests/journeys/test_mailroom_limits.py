@@ -8,7 +8,6 @@ import pytest
 from sidecar import deliveries
 from sidecar.core import messages
 from sidecar.core.mailbox import SENDER_OVERHEAD
-from sidecar.mailroom import MailroomSettings
 from tests.harness.mail_scene import HELD_HTLC_AVAILABLE, scene
 from tests.harness.world import MAIL, World
 
@@ -134,7 +133,7 @@ async def test_a_letter_does_not_overtake_those_in_memory() -> None:
 
 async def test_memory_is_bounded_while_the_store_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit is dropped and counted; what was there first stays."""
-    monkeypatch.setattr("sidecar.mailroom.MEMORY_BYTES", 3_000)
+    monkeypatch.setattr("sidecar.pending.MEMORY_BYTES", 3_000)
     async with World() as world:
         at = await scene(world)
         await at.away()
@@ -150,7 +149,7 @@ async def test_a_full_mailbox_costs_a_wallet_that_is_here_nothing() -> None:
     """No room for a copy: the message itself goes out all the same."""
     async with World(native=False) as world:
         at = await scene(world)
-        world.mailroom._settings = MailroomSettings(MAIL, total_bytes=0)
+        world.set_mail_total(0)
         await at.hold(content=b"held")
         assert await at.read() == [(HELD_HTLC_AVAILABLE, b"held")]
         assert world.counters["mail.dropped.mailbox-full"] == 1
@@ -165,7 +164,7 @@ async def test_a_letter_without_a_place_is_not_left_to_a_delivery() -> None:
         at.wallet.link = world.network.connect(at.wallet.node_id)
         for _ in range(3):
             await at.wallet.receive_invoice_request()
-        world.mailroom._settings = MailroomSettings(MAIL, total_bytes=0)
+        world.set_mail_total(0)
         await at.payer.send_along(at.held_path(), HELD_HTLC_AVAILABLE, b"held")
         assert (await at.wallet.receive()).payload.content == b"held"
 
@@ -175,7 +174,7 @@ async def test_all_mailboxes_share_one_bound() -> None:
     async with World() as world:
         at = await scene(world)
         size = 1_366 + SENDER_OVERHEAD
-        world.mailroom._settings = MailroomSettings(MAIL, total_bytes=2 * size)
+        world.set_mail_total(2 * size)
         for number in range(3):
             await at.hold(content=bytes([number]))
             await at.prove_life()
@@ -203,7 +202,7 @@ async def test_what_has_expired_counts_no_more(monkeypatch: pytest.MonkeyPatch) 
         async with asyncio.timeout(10):
             while world.mailroom.use(client.client_id) is not None:  # noqa: ASYNC110 - the janitor has no event
                 await asyncio.sleep(0.01)
-        assert world.mailroom._bytes == 0
+        assert world.mailroom.total() == (0, 0)
 
 
 async def test_mail_that_has_waited_its_time_is_gone() -> None:

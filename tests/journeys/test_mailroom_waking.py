@@ -2,9 +2,9 @@
 
 import pytest
 
-from sidecar.mailroom import NEWS_MS, WAKES_WITHOUT_NEWS, MailroomSettings
+from sidecar.mailroom import NEWS_MS, WAKES_WITHOUT_NEWS
 from tests.harness.mail_scene import scene
-from tests.harness.world import MAIL, World
+from tests.harness.world import World
 
 MODES = pytest.mark.parametrize("native", [True, False], ids=["native", "custom"])
 
@@ -133,7 +133,7 @@ async def test_a_full_mailbox_wakes_all_the_same() -> None:
     """The letter is lost, and the next one would be too: the wallet is told, and empties it."""
     async with World() as world:
         at = await scene(world)
-        world.mailroom._settings = MailroomSettings(MAIL, total_bytes=0)
+        world.set_mail_total(0)
         await at.away()
         await at.hold()
         assert (await at.letters(), at.woken(), world.counters["lost.message"]) == (0, 1, 1)

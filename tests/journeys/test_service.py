@@ -285,7 +285,11 @@ async def test_slot_beyond_the_clients_is_met_with_silence_and_counted() -> None
         wallet = await world.wallet(slots=2)
         await wallet.ask_offer_paths(2)
         await world.assert_silence(wallet)
-        assert world.counters == {"received": 1, "dropped.slot-out-of-range": 1}
+        assert world.counters == {
+            "received": 1,
+            "dropped.slot-out-of-range": 1,
+            "refused.slots": 1,
+        }
 
 
 # --- repeats and loops ----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 import sidecar.service
+from sidecar.allowances import Defaults
 from sidecar.core.limits import Rate
 from sidecar.core.model import Loaded
 from sidecar.service import MAX_AT_ONCE
@@ -16,9 +17,14 @@ from tests.harness.world import NO_LIMITS, World
 TWO = Rate(per_second=1, burst=2)
 
 
+def limited(offer: Rate = NO_LIMITS.offer, **client: float) -> Defaults:
+    """No limits but these."""
+    return replace(NO_LIMITS, offer=offer, client=replace(NO_LIMITS.client, **client))  # type: ignore[arg-type]
+
+
 async def test_flooded_offer_uses_up_no_other_offers_bucket() -> None:
     """Requests are limited for each offer: another of the same client is served as ever (issue)."""
-    async with World(limits=replace(NO_LIMITS, offer=TWO)) as world:
+    async with World(limits=limited(offer=TWO)) as world:
         wallet, flooder, payer = await world.wallet(), world.payer(), world.payer()
         flooded, _, _ = await world.offer(wallet, 0)
         other, _, _ = await world.offer(wallet, 1)
@@ -33,7 +39,7 @@ async def test_flooded_offer_uses_up_no_other_offers_bucket() -> None:
 
 async def test_limited_offer_is_served_again_as_time_passes() -> None:
     """A bucket fills at its rate, up to its burst, so a flood is over when it ends."""
-    async with World(limits=replace(NO_LIMITS, offer=TWO)) as world:
+    async with World(limits=limited(offer=TWO)) as world:
         wallet, payer = await world.wallet(), world.payer()
         offer, _, _ = await world.offer(wallet)
         answered = []
@@ -47,7 +53,7 @@ async def test_limited_offer_is_served_again_as_time_passes() -> None:
 
 async def test_requests_are_limited_for_all_offers_of_a_client_together() -> None:
     """Requests per client are limited too, and another client is not touched (issue)."""
-    async with World(limits=replace(NO_LIMITS, client=TWO)) as world:
+    async with World(limits=limited(requests_per_second=1, requests_burst=2)) as world:
         alice, bob, payer = await world.wallet("alice"), await world.wallet("bob"), world.payer()
         offers = [(await world.offer(alice, slot))[0] for slot in range(3)]
         theirs, _, _ = await world.offer(bob)
@@ -62,7 +68,7 @@ async def test_requests_are_limited_for_all_offers_of_a_client_together() -> Non
 
 async def test_requests_refused_for_their_offer_do_not_count_against_the_client() -> None:
     """A flooded offer slows down no other, the client's own others included (issue)."""
-    limits = replace(NO_LIMITS, offer=TWO, client=Rate(per_second=0, burst=4))
+    limits = limited(offer=TWO, requests_per_second=0, requests_burst=4)
     async with World(limits=limits) as world:
         wallet, flooder, payer = await world.wallet(), world.payer(), world.payer()
         flooded, _, _ = await world.offer(wallet, 0)
@@ -77,7 +83,7 @@ async def test_requests_refused_for_their_offer_do_not_count_against_the_client(
 
 async def test_stores_are_limited_for_each_client() -> None:
     """A limit on stores a minute (issue): over it neither kept nor acknowledged; others go on."""
-    async with World(limits=replace(NO_LIMITS, stores=TWO)) as world:
+    async with World(limits=limited(stores_per_minute=2)) as world:
         alice, bob, payer = await world.wallet("alice"), await world.wallet("bob"), world.payer()
         offer, issued, invoice = await world.offer(alice)
         for _ in range(4):
@@ -94,7 +100,7 @@ async def test_stores_are_limited_for_each_client() -> None:
 
 async def test_offer_paths_requests_are_limited_for_each_client_over_all_its_paths() -> None:
     """The limit is the client's: a second request path is no second bucket; others go on (issue)."""
-    async with World(limits=replace(NO_LIMITS, offer_paths=TWO)) as world:
+    async with World(limits=limited(offer_paths_per_minute=2)) as world:
         alice, bob = await world.wallet("alice"), await world.wallet("bob")
         client = await world.store.find_client("alice")
         for slot in range(4):
@@ -133,7 +139,7 @@ async def test_flood_over_a_known_path_costs_neither_a_signer_call_nor_a_load(
     sender: Sender, native: bool
 ) -> None:
     """A path that was used before is limited before it costs anything (design, section 3)."""
-    limits = replace(NO_LIMITS, offer=TWO, stores=TWO, offer_paths=TWO)
+    limits = limited(offer=TWO, stores_per_minute=2, offer_paths_per_minute=2)
     async with World(native=native, limits=limits) as world:
         send = await sender(world)
         for _ in range(2):
