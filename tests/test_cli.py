@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from sidecar import __version__, cli, commands, config
+from sidecar import __version__, cli, config
 from sidecar.adapters.admin_client import admin_socket_path
+from sidecar.cli import commands
 from sidecar.core import keys
 from sidecar.core.errors import LndSetupError, LndUnavailable
 from sidecar.core.model import Quota

@@ -7,10 +7,10 @@ import pytest
 
 from sidecar.adapters import lnd_calls, permissions
 from sidecar.allowances import Limit
+from sidecar.cli.printing import span, table, utc
 from sidecar.core import keys
 from sidecar.core.mailbox import MailUse
 from sidecar.core.model import Quota
-from sidecar.printing import span, table, utc
 from tests.harness.mail_contract import PLENTY, ROOM, a_letter
 from tests.harness.shell import Served, Shell
 from tests.harness.store_contract import DAY, an_invoice, until

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar import digest
-from sidecar.digest import Frame, History, Quantile
+from sidecar.cli import digest
+from sidecar.cli.digest import Frame, History, Quantile
 from sidecar.rpc.sidecar.v1 import admin_pb2
 from tests.harness.told import a_client, a_sample, a_status
 

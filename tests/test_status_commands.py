@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from sidecar import status_commands
 from sidecar.adapters.admin_client import AdminClient
+from sidecar.cli import status_commands
+from sidecar.cli.live import Watch
 from sidecar.core.errors import OperatorError, ServerNotRunning
-from sidecar.live import Watch
 from sidecar.rpc.sidecar.v1 import admin_pb2
 from tests.harness.told import STARTED_MS, Told, a_client, a_status
 
@@ -259,7 +259,7 @@ RUNNER = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from sidecar import live
+from sidecar.cli import live
 from sidecar.adapters.admin_client import AdminClient
 live.run(lambda: AdminClient(Path(sys.argv[1])), 0.2, Console())
 """

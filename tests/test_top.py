@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sidecar.digest import Frame
+from sidecar.cli.digest import Frame
+from sidecar.cli.top import share, view
 from sidecar.rpc.sidecar.v1 import admin_pb2
-from sidecar.top import share, view
 from tests.harness.told import STARTED_MS, a_client, a_sample, a_status
 
 TITLES = ("Messages", "Latencies", "Dropped and refused", "Wake-ups", "Clients", "Last problems")

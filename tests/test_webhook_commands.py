@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from sidecar import webhook_commands
+from sidecar.cli import webhook_commands
+from sidecar.cli.printing import utc
 from sidecar.core import keys
 from sidecar.core.webhooks import Delivery, Webhook, WebhookState
-from sidecar.printing import utc
 from sidecar.rpc.sidecar.v1 import admin_pb2
 from tests.harness.shell import Served, Shell
 from tests.harness.store_contract import a_bound_client, a_client

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sidecar import backup_commands
 from sidecar.adapters.admin_client import AdminClient
 from sidecar.adapters.redis_embedded import server_executable
 from sidecar.adapters.redis_store import RedisStore
+from sidecar.cli import backup_commands
 from sidecar.core.errors import BadExport, OperatorError
 from sidecar.rpc.sidecar.v1 import admin_pb2
 from tests.adapters.conftest import NODE, SAFE, Server, Servers

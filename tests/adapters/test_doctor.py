@@ -14,10 +14,11 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from sidecar import __version__, doctor, doctor_commands
+from sidecar import __version__
 from sidecar.adapters import doctor_lnd, doctor_machine
 from sidecar.adapters.admin_client import socket_target
 from sidecar.adapters.guard import DialRules
+from sidecar.cli import doctor, doctor_commands
 from sidecar.config import Settings, load
 from sidecar.core import keys
 from sidecar.core.diagnosis import EGRESS_ADVICE, Finding, Level, failure, info, ok, warning

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from sidecar.digest import Frame
+from sidecar.cli.digest import Frame
 from tests.demo import top_picture
 from tests.harness.told import a_client, a_sample, a_status
 

@@ -19,10 +19,10 @@ from rich.segment import Segment
 from rich.terminal_theme import TerminalTheme
 
 from sidecar.adapters.admin_client import AdminClient
+from sidecar.cli.digest import Frame, History
+from sidecar.cli.live import ask
+from sidecar.cli.top import view
 from sidecar.core import offers
-from sidecar.digest import Frame, History
-from sidecar.live import ask
-from sidecar.top import view
 from tests.demo.picture import check_private, private_places
 from tests.harness.asserting import until
 from tests.harness.push_service import PushService

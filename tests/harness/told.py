@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 
 from sidecar.adapters.admin_client import admin_socket_path, private_directory, socket_target
-from sidecar.digest import Sample
+from sidecar.cli.digest import Sample
 from sidecar.rpc.sidecar.v1 import admin_pb2
 
 STARTED_MS = 1_700_000_000_000

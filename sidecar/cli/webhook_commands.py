@@ -5,12 +5,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from sidecar.command_line import Commands
-from sidecar.commands import connect
+from sidecar.cli.command_line import Commands
+from sidecar.cli.commands import connect
+from sidecar.cli.printing import as_json, span, table, utc
 from sidecar.config import Settings
 from sidecar.core.errors import BadWebhook
 from sidecar.core.webhooks import printable
-from sidecar.printing import as_json, span, table, utc
 
 if TYPE_CHECKING:
     from sidecar.rpc.sidecar.v1 import admin_pb2

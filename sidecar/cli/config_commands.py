@@ -3,10 +3,10 @@
 import argparse
 from typing import Any
 
-from sidecar.command_line import Commands
+from sidecar.cli.command_line import Commands
+from sidecar.cli.printing import as_json, table
 from sidecar.config import Loaded, Settings, shown
 from sidecar.options import OPTIONS
-from sidecar.printing import as_json, table
 from sidecar.settings import HIDDEN
 
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from sidecar.commands import connect
+from sidecar.cli.commands import connect
+from sidecar.cli.printing import as_json, fields, span, utc
 from sidecar.config import Settings
 from sidecar.core.backup import ExportReader
 from sidecar.core.errors import BadExport, BadOffer, OperatorError
 from sidecar.core.webhooks import printable
-from sidecar.printing import as_json, fields, span, utc
 
 if TYPE_CHECKING:
     from sidecar.rpc.sidecar.v1 import admin_pb2

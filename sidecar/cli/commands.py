@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar import options
 from sidecar.adapters import permissions
+from sidecar.cli.printing import as_json, fields, span, table, utc
 from sidecar.config import Settings
 from sidecar.core.errors import BadNodeId, ConfigError
 from sidecar.core.model import Quota
-from sidecar.printing import as_json, fields, span, table, utc
 
 if TYPE_CHECKING:
     from sidecar.adapters.admin_client import AdminClient

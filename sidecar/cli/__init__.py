@@ -12,18 +12,17 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sidecar import (
-    __version__,
+from sidecar import __version__, options
+from sidecar.cli import (
     backup_commands,
     client_arguments,
     commands,
     config_commands,
     doctor_commands,
-    options,
     status_commands,
     webhook_commands,
 )
-from sidecar.command_line import Commands, Parser, global_options, one_line
+from sidecar.cli.command_line import Commands, Parser, global_options, one_line
 from sidecar.config import Loader
 from sidecar.core.errors import ConfigError, SidecarError
 

@@ -19,7 +19,7 @@ from sidecar.adapters.doctor_machine import in_background
 from sidecar.adapters.guard import DialRules
 from sidecar.adapters.redis_embedded import server_executable
 from sidecar.adapters.redis_setup import place
-from sidecar.commands import connect
+from sidecar.cli.commands import connect
 from sidecar.config import CONFIG_FILE, Settings
 from sidecar.core import bolt12, diagnosis, diagnosis_lnd, diagnosis_server
 from sidecar.core.diagnosis import Finding, RedisFacts, failure, info

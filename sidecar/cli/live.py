@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Self, TextIO
 from rich.console import Console
 from rich.live import Live
 
+from sidecar.cli.digest import Frame, History, Sample
+from sidecar.cli.top import view
 from sidecar.core.errors import OperatorError
-from sidecar.digest import Frame, History, Sample
-from sidecar.top import view
 
 if TYPE_CHECKING:
     from sidecar.adapters.admin_client import AdminClient

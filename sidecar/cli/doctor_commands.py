@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from sidecar import parsing
+from sidecar.cli.printing import as_json
 from sidecar.config import Settings
 from sidecar.core.diagnosis import Finding, Level, failure, worst
 from sidecar.core.errors import ConfigError
-from sidecar.printing import as_json
 
 _STYLES = {Level.OK: "green", Level.INFO: "cyan", Level.WARNING: "yellow", Level.FAILURE: "bold red"}
 _HTTPS = 443
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, settings: Settings) -> str:
     """Print all findings. Ends the process with 1 when one of them is a failure."""
     # Before gRPC is loaded: what it would write on stderr we say in our own words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from sidecar.doctor import examine  # noqa: PLC0415 - after the line above
+    from sidecar.cli.doctor import examine  # noqa: PLC0415 - after the line above
 
     return _tell(args, asyncio.run(examine(settings, args.egress)))
 

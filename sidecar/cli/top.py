@@ -11,9 +11,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from sidecar import digest
+from sidecar.cli import digest
+from sidecar.cli.digest import LIMITS, ONION, WAKES, Count, Frame
 from sidecar.core.webhooks import printable
-from sidecar.digest import LIMITS, ONION, WAKES, Count, Frame
 
 if TYPE_CHECKING:
     from sidecar.rpc.sidecar.v1 import admin_pb2

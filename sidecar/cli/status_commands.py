@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sidecar import digest
-from sidecar.commands import connect
+from sidecar.cli import digest
+from sidecar.cli.commands import connect
+from sidecar.cli.digest import OTHER, Count
+from sidecar.cli.printing import as_json, fields, table, utc
 from sidecar.config import Settings
 from sidecar.core.webhooks import printable
-from sidecar.digest import OTHER, Count
-from sidecar.printing import as_json, fields, table, utc
 
 if TYPE_CHECKING:
     from sidecar.rpc.sidecar.v1 import admin_pb2
@@ -144,8 +144,8 @@ def watch(args: argparse.Namespace, settings: Settings) -> str:
     # Loaded here: most commands draw nothing.
     from rich.console import Console  # noqa: PLC0415
 
-    from sidecar import live  # noqa: PLC0415
-    from sidecar.top import view  # noqa: PLC0415
+    from sidecar.cli import live  # noqa: PLC0415
+    from sidecar.cli.top import view  # noqa: PLC0415
 
     console = Console()
     if not args.once and sys.stdout.isatty() and not console.is_dumb_terminal:

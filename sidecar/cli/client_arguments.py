@@ -3,8 +3,9 @@
 import argparse
 from typing import Any
 
-from sidecar import commands, options
-from sidecar.command_line import Commands
+from sidecar import options
+from sidecar.cli import commands
+from sidecar.cli.command_line import Commands
 
 _WHICH = "a name or a client id"
 
