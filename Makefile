@@ -1,4 +1,4 @@
-# Every target sets up what it needs: Python 3.11 or later is enough for all but `test-real`
+# Every target sets up what it needs: Python 3.11 to 3.13 is enough for all but `test-real`
 # and `demo LND=native|custom`, which build a real LND with Go, and `test-ldk`, `test-wake`, `test-settle`
 # and `demo PAY=1`, which build LDK peers with Rust as well.
 PYTHON ?= python3
@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-real test-ldk test-wake test-settle lint lint-rust demo picture picture-top settings protos clean
+.PHONY: test test-real test-ldk test-wake test-settle walk lint lint-rust demo picture picture-top settings protos clean
 
 test: lint
 	$(BIN)/pytest -n 4 --dist worksteal -m "not real and not ldk and not wake and not settle"
@@ -34,6 +34,12 @@ test-settle: $(READY)
 	$(BIN)/python -m tests.lnd.build
 	$(BIN)/python -m tests.ldk.build
 	$(BIN)/pytest -m settle
+
+# README's own commands, typed on a bare machine with a real LND 0.21: part of test-real, here with all
+# that a stranger would see.
+walk: $(READY)
+	$(BIN)/python -m tests.lnd.build
+	$(BIN)/pytest -q -s -m real tests/walk
 
 lint: $(READY)
 	$(BIN)/ruff check .
