@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import types
@@ -41,6 +42,20 @@ async def test_options_stand_before_or_after_the_command(served: Served) -> None
     ):
         result = await served.run(*args, SIDECAR_DATADIR=elsewhere)
         assert result.json() == {"clients": []}
+
+
+def test_a_command_that_needs_no_library_loads_none() -> None:
+    """They take their time: what asks LND, Redis or the server, or draws, loads what it needs by itself."""
+    heavy = "{'aiohttp', 'cryptography', 'grpc', 'redis', 'rich', 'structlog'}"
+    program = f"import sys, sidecar.cli; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+async def test_reset_is_told_of_with_the_names_that_it_takes(shell: Shell) -> None:
+    """All of them: a limit that is not named would be reset by nobody."""
+    text = re.sub(r"\s+", "", (await shell.run("client", "update", "--help")).text())
+    assert f"foreach:{','.join(commands.LIMITS)}`sidecar" in text
 
 
 async def test_the_version_is_the_packages(shell: Shell) -> None:
@@ -317,6 +332,24 @@ async def test_a_reader_that_has_seen_enough_is_no_fault(served: Served) -> None
         )
         os.close(write)
         assert (await process.communicate())[1] == b""
+
+
+@pytest.mark.parametrize("args", [["config"], ["--help"]])
+async def test_output_that_finds_no_room_is_one_line(shell: Shell, args: list[str]) -> None:
+    """A full disk is no fault of ours."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "sidecar", *args),
+        stdout=full,
+        stderr=asyncio.subprocess.PIPE,
+        env={"HOME": str(shell.home), "PYTHONPATH": str(ROOT)},
+    )
+    os.close(full)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (
+        1,
+        b"sidecar: the output can't be written: No space left on device\n",
+    )
 
 
 async def test_ctrl_c_is_exit_130(shell: Shell) -> None:

@@ -60,16 +60,30 @@ def test_counters_stand_in_the_order_of_an_invoices_life() -> None:
 BOUNDS = (1.0, 2.0, 4.0)
 
 
+def timed(*buckets: int, total: float = 0.0) -> admin_pb2.Seconds:
+    """How many took up to 1, 2, 4 s, and longer."""
+    return admin_pb2.Seconds(bounds=BOUNDS, buckets=buckets, sum=total)
+
+
 def test_a_quantile_is_taken_as_evenly_spread_in_its_bucket() -> None:
     """Of ten between 1 and 2 s half took at most 1.5 s."""
-    assert digest.quantile(BOUNDS, (0, 10, 0, 0), 0.5) == Quantile(1.5)
-    assert digest.quantile(BOUNDS, (5, 0, 5, 0), 0.75) == Quantile(3.0)
+    assert digest.quantile(timed(0, 10, 0, 0), 0.5) == Quantile(1.5)
+    assert digest.quantile(timed(5, 0, 5, 0), 0.75) == Quantile(3.0)
 
 
 def test_beyond_the_last_bound_no_time_is_made_up() -> None:
     """It is more than the last bound, and shown so."""
-    found = digest.quantile(BOUNDS, (1, 0, 0, 9), 0.95)
+    found = digest.quantile(timed(1, 0, 0, 9), 0.95)
     assert (found, str(found)) == (Quantile(4.0, beyond=True), ">4.0 s")
+
+
+def test_a_single_time_is_known_and_not_guessed() -> None:
+    """Each of its quantiles is what it took, beyond the last bound as well."""
+    assert [digest.quantile(timed(0, 1, 0, 0, total=1.2), share) for share in (0.5, 0.99)] == [
+        Quantile(1.2),
+        Quantile(1.2),
+    ]
+    assert digest.quantile(timed(0, 0, 0, 1, total=9.0), 0.5) == Quantile(9.0)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +91,13 @@ def test_beyond_the_last_bound_no_time_is_made_up() -> None:
 )
 def test_of_nothing_there_is_no_quantile(bounds: tuple[float, ...], buckets: tuple[int, ...]) -> None:
     """Nothing was seen, or the server's buckets make no sense."""
-    assert digest.quantile(bounds, buckets, 0.5) is None
+    assert digest.quantile(admin_pb2.Seconds(bounds=bounds, buckets=buckets), 0.5) is None
 
 
 @given(st.lists(st.integers(0, 1_000), min_size=4, max_size=4).filter(any))
 def test_a_higher_quantile_is_never_less(buckets: list[int]) -> None:
     """And each is within the bounds."""
-    found = [digest.quantile(BOUNDS, buckets, share) for share in (0.01, 0.5, 0.95, 0.99, 1)]
+    found = [digest.quantile(timed(*buckets), share) for share in (0.01, 0.5, 0.95, 0.99, 1)]
     times = [each.seconds for each in found if each]
     assert len(times) == 5
     assert times == sorted(times)

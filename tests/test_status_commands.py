@@ -57,7 +57,8 @@ def run(argv: list[str], datadir: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def _connected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These commands need of all settings just where the server is."""
+    """These commands need of all settings just where the server is; a runner's width is not theirs."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(status_commands, "connect", lambda settings: AdminClient(settings.datadir))
 
 
@@ -147,8 +148,10 @@ def test_where_there_is_no_terminal_top_prints_one_frame(
 ) -> None:
     """Plain text, all of it, without what a terminal would need."""
     told.clients = [a_client(f"client-{number}") for number in range(60)]
+    told.status = a_status({"sent.static_invoice_persisted": 1}, seconds=[TOOK])
     text = run(["top", *options], tmp_path)
     assert "client-59" in text
+    assert " static_invoice_persisted " in f" {text}".replace("\n", " ")
     assert "Last problems" in text
     assert "\x1b" not in text
     assert told.asked == 1
@@ -255,30 +258,29 @@ def test_the_first_answer_must_come(tmp_path: Path) -> None:
 
 # --- top, on a terminal -------------------------------------------------------------------------
 
-RUNNER = """
-import sys
-from pathlib import Path
-from rich.console import Console
-from sidecar.cli import live
-from sidecar.adapters.admin_client import AdminClient
-live.run(lambda: AdminClient(Path(sys.argv[1])), 0.2, Console())
-"""
+SIGNALS = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM}
 ENTER, LEAVE, SHOW_CURSOR = b"\x1b[?1049h", b"\x1b[?1049l", b"\x1b[?25h"
 
 
 class Terminal:
-    """The view in a process of its own, on a terminal of its own; `seen` is all that it has drawn."""
+    """`sidecar top` on a terminal of its own; `seen` is all that it has drawn."""
 
-    def __init__(self, datadir: Path) -> None:
+    def __init__(self, datadir: Path, encoding: str = "utf-8") -> None:
         self._ours, self.theirs = pty.openpty()
         termios.tcsetwinsize(self._ours, (30, 100))
         self.seen = b""
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUNNER, str(datadir)],
+            [sys.executable, "-m", "sidecar", f"--datadir={datadir}", "top", "--interval=0.2"],
             stdin=self.theirs,
             stdout=self.theirs,
             stderr=subprocess.PIPE,
-            env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LANG": "C.UTF-8"},
+            env={
+                "PATH": os.defpath,
+                "PYTHONPATH": str(ROOT),
+                "HOME": str(datadir),
+                "TERM": "xterm-256color",
+                "PYTHONIOENCODING": encoding,
+            },
             start_new_session=True,
         )
 
@@ -315,8 +317,8 @@ def echoing(terminal: Terminal) -> bool:
     return bool(flags & termios.ECHO) and bool(flags & termios.ICANON)
 
 
-@pytest.mark.parametrize("how", ["q", "Q", "Ctrl-C"])
-def test_on_a_terminal_it_is_live_until_q_or_ctrl_c(told: Told, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(("how", "code"), [("q", 0), ("Q", 0), ("Ctrl-C", 0), ("SIGTERM", 143)])
+def test_on_a_terminal_it_is_live_until_it_is_ended(told: Told, tmp_path: Path, how: str, code: int) -> None:
     """New answers are drawn; at the end the terminal is as it was, and all went well."""
     terminal = Terminal(tmp_path)
     terminal.until(b"alice")
@@ -326,15 +328,26 @@ def test_on_a_terminal_it_is_live_until_q_or_ctrl_c(told: Told, tmp_path: Path, 
     terminal.until(b"bob")
     terminal.press(b"x")  # means nothing
     terminal.until(b"q ends")
-    if how == "Ctrl-C":
-        terminal.process.send_signal(signal.SIGINT)
+    if how in SIGNALS:
+        terminal.process.send_signal(SIGNALS[how])
     else:
         terminal.press(how.encode())
-    assert terminal.process.wait(20) == 0
+    assert terminal.process.wait(20) == code
     assert echoing(terminal)
-    assert terminal.ended() == 0
+    assert terminal.ended() == code
     assert terminal.seen.rindex(LEAVE) > terminal.seen.rindex(b"alice")
     assert SHOW_CURSOR in terminal.seen
+
+
+def test_a_terminal_that_lacks_our_letters_gets_plain_ones(told: Told, tmp_path: Path) -> None:
+    """As wide as they are, so that columns stay columns: nothing is escaped, and nothing fails."""
+    told.status = a_status(seconds=[TOOK])
+    terminal = Terminal(tmp_path, encoding="ascii")
+    terminal.until(b"q ends")
+    terminal.press(b"q")
+    assert terminal.ended() == 0
+    assert b"node 02ababababababab~ " in terminal.seen
+    assert b"\\u" not in terminal.seen
 
 
 def test_q_ends_it_while_the_server_does_not_answer(told: Told, tmp_path: Path) -> None:

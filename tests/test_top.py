@@ -85,7 +85,26 @@ def test_the_head_tells_what_the_server_stands_on() -> None:
     assert first.rstrip().endswith("up 10 s")
     assert second.startswith("LND 0.21.2-beta native  stream up  0 queued")
     assert second.rstrip().endswith("Redis 6.2.14 (embedded, AOF always)")
-    assert third.startswith("clients 12  slots 0")
+    assert third.startswith("clients 12  slots 66")
+
+
+def test_the_head_agrees_with_the_clients_below() -> None:
+    """The server's own sums may be some seconds old: nobody shall see 0 slots above a client with 3."""
+    clients = [a_client("alice", 3, bytes_used=1_000), a_client("bob", 2, bytes_used=2_000)]
+    status = a_status(clients=9, slots_used=0, bytes_used=0)
+    assert drawn(Frame(a_sample(0, status, *clients)))[2].startswith("clients 2  slots 5  kept 3.0 kB")
+
+
+@pytest.mark.parametrize("width", [100, 120])
+def test_where_there_is_room_no_name_is_shortened(width: int) -> None:
+    """Neither the longest of LND's calls nor of our messages; how often comes last, where it has room too."""
+    names = ("message.offer_paths_request", "message.serve_static_invoice", "lnd.DeriveSharedKey")
+    status = a_status({"sent.static_invoice_persisted": 1}, seconds=[seconds(name) for name in names])
+    text = "\n".join(drawn(Frame(a_sample(0, status)), width))
+    shown = [name.removeprefix("message.") for name in names]
+    assert all(f" {name} " in text for name in (*shown, "sent"))
+    assert "…" not in "\n".join(text.splitlines()[3:])
+    assert ("COUNT" in text) is (width == 120)
 
 
 def test_a_stream_that_is_down_is_seen_at_once() -> None:

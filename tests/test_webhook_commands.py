@@ -1,5 +1,6 @@
 """What each `sidecar webhook` command does and prints, against a real admin server on a Unix socket."""
 
+import json
 import logging
 import re
 import time
@@ -218,6 +219,18 @@ async def test_test_tells_what_came_of_it(alice: Served) -> None:
         "deliveries": [{"at_ms": 1_000, "app_name": "all", "method": INCOMING, "outcome": "ok", "tries": 1}]
     }
     assert alice.notifier.tested == [(NODE, "app"), (NODE, None)]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+async def test_a_test_that_did_not_arrive_ends_with_1(alice: Served, form: tuple[str, ...]) -> None:
+    """What came of it is printed all the same, of those that arrived as well."""
+    await alice.run("webhook", "add", "alice", "app", URL)
+    alice.notifier.outcomes = ["ok", "signer-away"]
+    result = await alice.run("webhook", "test", "alice", *form)
+    assert (result.code, result.err) == (1, "")
+    assert result.out.index("ok") < result.out.index("signer-away")
+    if form:
+        assert [each["outcome"] for each in json.loads(result.out)["deliveries"]] == ["ok", "signer-away"]
 
 
 async def test_pause_and_resume(alice: Served) -> None:

@@ -53,8 +53,13 @@ def _slot(text: str) -> int:
 def export(args: argparse.Namespace, settings: Settings) -> str:
     """Write all that is kept to a file that only its owner may read: webhooks and invoices are in it."""
     if args.file == STREAM:
-        with connect(settings) as server:
-            _write_checked(server.export(), sys.stdout.buffer)
+        try:
+            with connect(settings) as server:
+                _write_checked(server.export(), sys.stdout.buffer)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OperatorError(f"the output can't be written: {error.strerror or error}") from None
         return ""
     path = Path(args.file)
     if not args.force and os.path.lexists(path):

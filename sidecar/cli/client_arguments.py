@@ -9,19 +9,6 @@ from sidecar.cli.command_line import Commands
 
 _WHICH = "a name or a client id"
 
-# What a client may have of its own; `client update --reset` takes these names, without the dashes.
-_LIMITS = (
-    ("--slots", options.CLIENT_SLOTS),
-    ("--bytes", options.CLIENT_BYTES),
-    ("--ttl", options.CLIENT_TTL),
-    ("--rate", options.CLIENT_RATE),
-    ("--burst", options.CLIENT_BURST),
-    ("--stores", options.STORES),
-    ("--offer-paths", options.OFFER_PATHS),
-    ("--mail-letters", options.MAIL_LETTERS),
-    ("--mail-bytes", options.MAIL_BYTES),
-)
-
 
 def register(top: Any, command: Commands) -> None:
     """Add the group to the command line."""
@@ -52,8 +39,8 @@ def _add_changes(clients: Any, command: Commands) -> None:
     updated = command(clients, "update", commands.update, "change a client's own limits")
     updated.add_argument("name", metavar="NAME", help=_WHICH)
     _add_limits(updated)
-    names = ", ".join(flag.removeprefix("--") for flag, _ in _LIMITS)
-    text = f"limits that shall follow the server's settings again: {names}"
+    names = ", ".join(commands.LIMITS)
+    text = f"a limit that shall follow the server's setting again, given once for each: {names}"
     updated.add_argument("--reset", metavar="LIMIT", action="append", help=text)
     text = "say which node a client is; without --node-id it is learnt anew"
     rebound = command(clients, "rebind", commands.rebind, text)
@@ -65,5 +52,5 @@ def _add_changes(clients: Any, command: Commands) -> None:
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    for flag, option in _LIMITS:
-        parser.add_argument(flag, metavar=option.metavar, help=option.help)
+    for flag, (_, option) in commands.LIMITS.items():
+        parser.add_argument(f"--{flag}", metavar=option.metavar, help=option.help)

@@ -15,6 +15,10 @@ Run = Callable[[argparse.Namespace, Settings], str]
 """A command: what it returns is printed. Beside its own arguments it finds `json`, `loader` and `loaded`."""
 
 
+class NotWell(Exception):
+    """Ends a command that did its work and found something wrong: its text is printed, the exit code is 1."""
+
+
 def one_line(text: str) -> str:
     """`text` with every run of white space, line ends included, made a single space."""
     return " ".join(text.split())

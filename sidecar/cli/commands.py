@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from sidecar.rpc.sidecar.v1 import admin_pb2
 
 
-# What a client may have of its own: the flag, the field of the API, and how its text is read.
-_LIMITS: Mapping[str, tuple[str, options.Option[Any]]] = {
+LIMITS: Mapping[str, tuple[str, options.Option[Any]]] = {
     "slots": ("slots", options.CLIENT_SLOTS),
     "bytes": ("bytes", options.CLIENT_BYTES),
     "ttl": ("ttl_seconds", options.CLIENT_TTL),
@@ -35,6 +34,7 @@ _LIMITS: Mapping[str, tuple[str, options.Option[Any]]] = {
     "mail-letters": ("mailbox_letters", options.MAIL_LETTERS),
     "mail-bytes": ("mailbox_bytes", options.MAIL_BYTES),
 }
+"""What a client may have of its own: the flag without its dashes, the field of the API, and its setting."""
 
 
 def _state(client: "admin_pb2.Client") -> str:
@@ -68,7 +68,7 @@ def _client_json(client: "admin_pb2.Client") -> dict[str, Any]:
 
 def _client_text(client: "admin_pb2.Client") -> str:
     limits = client.limits
-    flags = {field: flag for flag, (field, _) in _LIMITS.items()}
+    flags = {field: flag for flag, (field, _) in LIMITS.items()}
     own = [flags[name] for name in _limits_json(client.quota)]
     refused = [f"{limit} {times}" for limit, times in sorted(client.refused.items())]
     waiting = f"{client.mail_letters} of 2x{limits.mailbox_letters} messages"
@@ -138,9 +138,9 @@ def add(args: argparse.Namespace, settings: Settings) -> str:
 
 def _quota(args: argparse.Namespace) -> Quota:
     """The limits that the flags give. Raises ConfigError."""
-    given = {flag: vars(args).get(flag.replace("-", "_")) for flag in _LIMITS}
+    given = {flag: vars(args).get(flag.replace("-", "_")) for flag in LIMITS}
     values = {
-        _LIMITS[flag][0]: _LIMITS[flag][1].read(text, f"the flag --{flag}")
+        LIMITS[flag][0]: LIMITS[flag][1].read(text, f"the flag --{flag}")
         for flag, text in given.items()
         if text is not None
     }
@@ -151,12 +151,12 @@ def update(args: argparse.Namespace, settings: Settings) -> str:
     """Change a client's own limits."""
     changes, reset = _quota(args), args.reset or []
     for each in reset:
-        if each not in _LIMITS:
-            raise ConfigError(f"--reset: {each!r} is no limit of a client: give one of {', '.join(_LIMITS)}")
+        if each not in LIMITS:
+            raise ConfigError(f"--reset: {each!r} is no limit of a client: give one of {', '.join(LIMITS)}")
     if not reset and not changes.own():
-        raise ConfigError(f"nothing to change: give --reset, or one of --{', --'.join(_LIMITS)}")
+        raise ConfigError(f"nothing to change: give --reset, or one of --{', --'.join(LIMITS)}")
     with connect(settings) as server:
-        client = server.update(args.name, changes, [_LIMITS[each][0] for each in reset]).client
+        client = server.update(args.name, changes, [LIMITS[each][0] for each in reset]).client
     if args.json:
         return as_json(_client_json(client))
     beyond = client.slots_used > client.limits.slots or client.bytes_used > client.limits.bytes

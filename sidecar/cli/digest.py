@@ -120,15 +120,17 @@ class Quantile:
         return f"{'>' if self.beyond else ''}{duration(self.seconds)}"
 
 
-def quantile(bounds: Sequence[float], buckets: Sequence[int], share: float) -> Quantile | None:
+def quantile(entry: "admin_pb2.Seconds", share: float) -> Quantile | None:
     """The quantile of a histogram, taken as evenly spread within a bucket; None when nothing was seen.
 
-    `bounds` are the upper ones in seconds, `buckets` how many fell into each, one more than bounds: of the
-    last one no more is known than that it is above all bounds.
+    Its bounds are the upper ones in seconds, its buckets how many fell into each, one more than bounds: of
+    the last one no more is known than that it is above all bounds. A single time is known: it is the sum.
     """
-    seen = sum(buckets)
+    bounds, buckets, seen = entry.bounds, entry.buckets, sum(entry.buckets)
     if not seen or not bounds or len(buckets) != len(bounds) + 1:
         return None
+    if seen == 1 and entry.sum:
+        return Quantile(entry.sum)
     wanted, below, lower = share * seen, 0, 0.0
     for bound, count in zip(bounds, buckets, strict=False):
         if count and below + count >= wanted:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from sidecar import __version__
+from sidecar import __version__, logs
 from sidecar.adapters import doctor_lnd, doctor_machine, doctor_redis
 from sidecar.adapters.doctor_lnd import LndFacts
 from sidecar.adapters.doctor_machine import in_background
@@ -45,6 +45,13 @@ MOST_CLIENTS = 200
 """Clients whose webhooks are looked at."""
 
 
+def look(settings: Settings, egress: tuple[str, int] | None) -> list[Finding]:
+    """What `examine` finds, for a process that does nothing else: the log is set up, and it blocks."""
+    # What the adapters log would otherwise stand on stdout, between the findings.
+    logs.setup("warning", settings.logformat)
+    return asyncio.run(examine(settings, egress))
+
+
 async def examine(
     settings: Settings,
     egress: tuple[str, int] | None = None,
@@ -65,7 +72,9 @@ async def examine(
         _look("egress", _egress(settings, egress, deadline), deadline + 1),
     )
     if isinstance(server, Finding):
-        server = ServerFacts(Answer.SILENT, f"it does not answer ({server.seen})")
+        server = ServerFacts(
+            Answer.SILENT, f"it does not answer ({server.seen})", place=settings.admin.address or ""
+        )
     return [
         *(machine if isinstance(machine, list) else [machine]),
         *([lnd] if isinstance(lnd, Finding) else _judge_lnd(lnd, settings, server, now())),
@@ -171,7 +180,7 @@ async def _redis(settings: Settings, now: Callable[[], float]) -> tuple[RedisFac
     try:
         facts, directory = await doctor_redis.examine(url, socket, settings.redis.durability, now)
     except StoreUnavailable:
-        return "the embedded one is not running" if url is None else f"{place(url)} does not answer"
+        return "the embedded one is not running" if url is None else f"Redis {place(url)} does not answer"
     if url is None or directory is None:
         return facts, None
     try:
@@ -194,6 +203,8 @@ def _judge_redis(
     if not _is_embedded(settings):
         advice = "start it, or set redis.url to where it is; the sidecar waits for it"
         return [failure("redis", found, advice)]
+    if server.place:
+        return [info("redis", f"{found} here: run `sidecar doctor` on the machine of {server.place}")]
     if server.answer is Answer.RUNNING:
         log = settings.datadir / "redis" / "redis.log"
         return [failure("redis", f"{found}, though the server runs", f"see {log}")]
@@ -209,18 +220,26 @@ def _judge_redis(
 
 
 def ask_server(settings: Settings, now: float) -> ServerFacts:
-    """What the running server tells; it blocks."""
+    """What the running server tells, the one at admin.address if there is one; it blocks."""
+    place = settings.admin.address or ""
+
+    def untold(answer: Answer, error: OperatorError) -> ServerFacts:
+        if isinstance(error, ConfigError):
+            return ServerFacts(answer, str(error), "change that setting", place)
+        seen, _, advice = str(error).partition(": ")
+        return ServerFacts(answer, seen, advice, place)
+
     try:
         with connect(settings) as server:
             status = server.status()
             clients = [each.client_id for each in server.clients().clients if each.node_id]
             answers = [server.webhooks(client) for client in clients[:MOST_CLIENTS]]
     except ServerNotRunning as error:
-        return ServerFacts(Answer.ABSENT, str(error))
+        return untold(Answer.ABSENT, error)
     except (AdminDenied, BadToken, ConfigError) as error:
-        return ServerFacts(Answer.DENIED, str(error))
+        return untold(Answer.DENIED, error)
     except OperatorError as error:
-        return ServerFacts(Answer.SILENT, str(error))
+        return ServerFacts(Answer.SILENT, str(error), place=place)
     webhooks = [webhook for answer in answers for webhook in answer.webhooks]
     outcomes: Counter[str] = Counter()
     for answer in answers:
@@ -230,6 +249,7 @@ def ask_server(settings: Settings, now: float) -> ServerFacts:
         outcomes.update(outcome for app, outcome in last.items() if app in there)
     return ServerFacts(
         Answer.RUNNING,
+        place=place,
         version=status.version,
         stream_up=status.stream_up,
         queued=status.queued,

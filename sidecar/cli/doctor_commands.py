@@ -1,7 +1,6 @@
 """`sidecar doctor`: what is well, what is not, and what to do about it (docs/doctor.md)."""
 
 import argparse
-import asyncio
 import io
 import os
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from sidecar import parsing
+from sidecar.cli.command_line import NotWell
 from sidecar.cli.printing import as_json
 from sidecar.config import Settings
 from sidecar.core.diagnosis import Finding, Level, failure, worst
@@ -45,28 +45,27 @@ def _host(text: str) -> tuple[str, int]:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> str:
-    """Print all findings. Ends the process with 1 when one of them is a failure."""
+    """All findings. Raises NotWell when one of them is a failure."""
     # Before gRPC is loaded: what it would write on stderr we say in our own words.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from sidecar.cli.doctor import examine  # noqa: PLC0415 - after the line above
+    from sidecar.cli.doctor import look  # noqa: PLC0415 - after the line above
 
-    return _tell(args, asyncio.run(examine(settings, args.egress)))
+    return _tell(args, look(settings, args.egress))
 
 
 def unreadable(args: argparse.Namespace, error: ConfigError) -> NoReturn:
-    """Print that the settings can't be read, the one finding then. Ends the process with 1."""
-    _tell(args, [failure("settings", str(error), "see `sidecar --help`")])
-    raise AssertionError("a failure ends the process")
+    """Say that the settings can't be read, the one finding then. Raises NotWell."""
+    raise NotWell(_text(args, [failure("settings", str(error), "see `sidecar --help`")]))
 
 
 def _tell(args: argparse.Namespace, findings: Sequence[Finding]) -> str:
-    text = as_json(_json(findings)) if args.json else ""
-    if worst(findings) is not Level.FAILURE:
-        return text or _shown(findings)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stdout.write(f"{text or _shown(findings)}\n")
-    raise SystemExit(1)
+    if worst(findings) is Level.FAILURE:
+        raise NotWell(_text(args, findings))
+    return _text(args, findings)
+
+
+def _text(args: argparse.Namespace, findings: Sequence[Finding]) -> str:
+    return as_json(_json(findings)) if args.json else _shown(findings)
 
 
 def _json(findings: Sequence[Finding]) -> dict[str, object]:

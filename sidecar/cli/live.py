@@ -3,6 +3,7 @@
 import contextlib
 import os
 import select
+import signal
 import sys
 import termios
 import threading
@@ -10,8 +11,8 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, NoReturn, Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -121,10 +122,31 @@ def keyboard(stream: TextIO) -> Iterator[Callable[[float], str]]:
         termios.tcsetattr(number, termios.TCSADRAIN, before)
 
 
+@contextlib.contextmanager
+def closed_at_sigterm() -> Iterator[None]:
+    """Meanwhile SIGTERM ends the process as an exception does, so that all that is open is closed.
+
+    The exit code is the one that a shell gives such a process: 128 and the signal's number.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run(connect: "Callable[[], AdminClient]", interval: float, console: Console) -> None:
-    """The view on the whole terminal, until q or Ctrl-C. Raises what the first call raises."""
+    """The view on the whole terminal, until q or Ctrl-C; it leaves the terminal as it was, at SIGTERM too.
+
+    Raises what the first call raises.
+    """
     with (
         contextlib.suppress(KeyboardInterrupt),
+        closed_at_sigterm(),
         Watch(connect, interval) as watch,
         keyboard(sys.stdin) as pressed,
         Live(console=console, screen=True, auto_refresh=False) as live,

@@ -1,5 +1,6 @@
 """What commands print: tables, fields, times, JSON."""
 
+import codecs
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -7,6 +8,9 @@ from datetime import UTC, datetime
 from sidecar import options
 
 Row = Sequence[object]
+
+_PLAIN = {"…": "~", "–": "-", "µ": "u"}
+"""Letters of our own that a terminal may lack, each with one as wide."""
 
 
 def table(head: Sequence[str], rows: Iterable[Row]) -> str:
@@ -49,6 +53,23 @@ def span(seconds: int) -> str:
             words = f"{count} {unit}{'' if count == 1 else 's'}"
             return f"in {words}" if seconds > 0 else f"{words} ago"
     return "now"
+
+
+def plain_letters() -> str:
+    """Register an error handler for terminals that lack letters; returns its name.
+
+    Our own letters become plain ones, all others are escaped.
+    """
+
+    def replaced(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        lacking = error.object[error.start : error.end]
+        escaped = (_PLAIN.get(each) or each.encode("ascii", "backslashreplace").decode() for each in lacking)
+        return "".join(escaped), error.end
+
+    codecs.register_error("sidecar.plain", replaced)
+    return "sidecar.plain"
 
 
 def as_json(value: object) -> str:

@@ -1,6 +1,7 @@
 """`sidecar status` and `sidecar top`: what the running server stands on, and what it does."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 LEAST_INTERVAL, MOST_INTERVAL = 0.2, 3_600.0
 """Seconds between two looks of `sidecar top`."""
+
+UNBOUND = 120
+"""Columns of `sidecar top` where there is no terminal."""
 
 _FACTS = ("version", "node_id", "lnd_version", "mode", "network", "redis", "durability", "stream_up")
 _TOTALS = ("started_at_ms", "clients", "slots_used", "bytes_used", "queued")
@@ -73,7 +77,7 @@ def _status_json(answer: "admin_pb2.GetStatusResponse") -> dict[str, Any]:
 
 
 def _seconds_json(entry: "admin_pb2.Seconds") -> dict[str, Any]:
-    shares = {name: digest.quantile(entry.bounds, entry.buckets, share) for name, share in _SHARES.items()}
+    shares = {name: digest.quantile(entry, share) for name, share in _SHARES.items()}
     return {
         "name": entry.name,
         "count": entry.count,
@@ -130,7 +134,7 @@ def _done(sums: Mapping[str, Mapping[str, Sequence[Count]]]) -> list[tuple[str, 
 
 
 def _took(entry: "admin_pb2.Seconds") -> tuple[object, ...]:
-    found = [digest.quantile(entry.bounds, entry.buckets, share) for share in _SHARES.values()]
+    found = [digest.quantile(entry, share) for share in _SHARES.values()]
     return (printable(entry.name), entry.count, *(str(each) if each else "–" for each in found))
 
 
@@ -147,8 +151,10 @@ def watch(args: argparse.Namespace, settings: Settings) -> str:
     from sidecar.cli import live  # noqa: PLC0415
     from sidecar.cli.top import view  # noqa: PLC0415
 
-    console = Console()
-    if not args.once and sys.stdout.isatty() and not console.is_dumb_terminal:
+    terminal = sys.stdout.isatty()
+    # A file or a pipe has no edge: it gets the view that shortens nothing. COLUMNS is what its reader wishes.
+    console = Console(width=None if terminal or "COLUMNS" in os.environ else UNBOUND)
+    if not args.once and terminal and not console.is_dumb_terminal:
         live.run(lambda: connect(settings), args.interval, console)
         return ""
     with connect(settings) as server:

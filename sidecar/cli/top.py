@@ -18,8 +18,8 @@ from sidecar.core.webhooks import printable
 if TYPE_CHECKING:
     from sidecar.rpc.sidecar.v1 import admin_pb2
 
-NARROW, WIDE = 80, 100
-"""Columns: what a terminal has at least, and from where there is room for more of them."""
+NARROW, WIDE, WIDEST = 80, 100, 120
+"""Columns: what a terminal has at least, from where columns stand apart, from where all of them are there."""
 
 LATE = 5.0
 """Seconds after which an answer is said to be old."""
@@ -120,8 +120,9 @@ def _head(frame: Frame, age: float, hint: str) -> list[RenderableType]:
         (f"  {status.queued:,} queued", _POOR if status.queued else _DIM),
     )
     third = Text.assemble(
-        f"clients {status.clients or len(frame.now.clients):,}  slots {status.slots_used:,}  ",
-        f"kept {decimal(status.bytes_used)}  ",
+        # Added up here: the server counts them now and then, and the clients are on the same screen.
+        f"clients {len(frame.now.clients):,}  slots {sum(each.slots_used for each in frame.now.clients):,}  ",
+        f"kept {decimal(sum(each.bytes_used for each in frame.now.clients))}  ",
         f"mailbox {status.mail_letters:,} letters, {decimal(status.mail_bytes)}",
     )
     lines: list[RenderableType] = [
@@ -199,7 +200,7 @@ def _wakes(frame: Frame, counts: Sequence[Count]) -> _Section:
 
 
 def _took(entry: "admin_pb2.Seconds", share: float) -> Text:
-    found = digest.quantile(entry.bounds, entry.buckets, share)
+    found = digest.quantile(entry, share)
     if found is None:
         return Text("–", _DIM)
     return Text(str(found), _POOR if found.beyond else "")
@@ -310,7 +311,7 @@ def view(frame: Frame, age: float, width: int, height: int | None = None, hint: 
     done = [each for each in counts if not each.bad and each.subject != WAKES]
     undone = [each for each in counts if each.bad and each.subject != WAKES]
     pairs = [
-        (_messages(frame, done), _latencies(frame, width >= WIDE)),
+        (_messages(frame, done), _latencies(frame, width >= WIDEST)),
         (_undone(frame, undone), _wakes(frame, [each for each in counts if each.subject == WAKES])),
     ]
     lone = [_clients(frame), _problems(frame, age)]

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from sidecar.cli.command_line import Commands
+from sidecar.cli.command_line import Commands, NotWell
 from sidecar.cli.commands import connect
 from sidecar.cli.printing import as_json, span, table, utc
 from sidecar.config import Settings
@@ -14,6 +14,10 @@ from sidecar.core.webhooks import printable
 
 if TYPE_CHECKING:
     from sidecar.rpc.sidecar.v1 import admin_pb2
+
+
+ARRIVED = "ok"
+"""The outcome of a notification that its push service took."""
 
 
 def register(top: Any, command: Commands) -> None:
@@ -114,12 +118,15 @@ def list_webhooks(args: argparse.Namespace, settings: Settings) -> str:
 
 
 def test(args: argparse.Namespace, settings: Settings) -> str:
-    """Notify a client now, whatever holds notifications back."""
+    """Notify a client now, whatever holds notifications back. Raises NotWell when one did not arrive."""
     with connect(settings) as server:
         done = list(server.test_webhooks(args.client, args.app or "").deliveries)
-    if args.json:
-        return as_json({"deliveries": [_delivery_json(each) for each in done]})
-    return _deliveries(done)
+    text = (
+        as_json({"deliveries": [_delivery_json(each) for each in done]}) if args.json else _deliveries(done)
+    )
+    if any(each.outcome != ARRIVED for each in done):
+        raise NotWell(text)
+    return text
 
 
 def pause(args: argparse.Namespace, settings: Settings) -> str:

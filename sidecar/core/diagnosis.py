@@ -98,7 +98,8 @@ def files(facts: Sequence[FileFact]) -> list[Finding]:
         for fact in facts
         if fact.error is None and fact.others_read
     ]
-    return found or [ok(name, f"secrets are readable, and not by everybody: {len(facts)} files")]
+    count = f"{len(facts)} file{'' if len(facts) == 1 else 's'}"
+    return found or [ok(name, f"secrets are readable, and not by everybody: {count}")]
 
 
 @dataclass(frozen=True, slots=True)

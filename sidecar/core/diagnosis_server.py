@@ -22,7 +22,9 @@ class Answer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """What the running server told. `text` says why it told nothing.
+    """What the running server told. `text` says why it told nothing, `advice` what to do about that.
+
+    `place` is the address of a server that was asked over TCP; it is empty for that of this machine.
 
     `outcomes` counts what became of each webhook's last notification, by slug; `resting` the webhooks
     that failed so often that they are let be for now.
@@ -30,6 +32,8 @@ class ServerFacts:
 
     answer: Answer
     text: str = ""
+    advice: str = ""
+    place: str = ""
     version: str = ""
     stream_up: bool = False
     queued: int = 0
@@ -41,23 +45,28 @@ class ServerFacts:
 
 def server(facts: ServerFacts, own_version: str) -> list[Finding]:
     """All lines about the running server; `own_version` is this command's."""
-    if facts.answer is Answer.ABSENT:
+    if facts.answer is Answer.ABSENT and not facts.place:
         return [warning("server", "not running", "start it with `sidecar serve`, or name its --datadir")]
-    if facts.answer is Answer.DENIED:
-        return [failure("server", facts.text, "run this as the user that runs `sidecar serve`")]
-    if facts.answer is Answer.SILENT:
-        return [failure("server", facts.text, "look at its log, and restart it")]
+    if facts.answer is not Answer.RUNNING:
+        # Of a server elsewhere it can't be told whether it is down, or out of reach.
+        seen = f"{facts.place}: {facts.text}" if facts.place and facts.place not in facts.text else facts.text
+        return [failure("server", seen, facts.advice or (_ELSEWHERE if facts.place else _HERE))]
     return [_version(facts, own_version), _stream(facts), *_losses(facts), webhooks(facts)]
 
 
+_HERE = "look at its log, and restart it"
+_ELSEWHERE = "look whether it runs with admin.listen and whether a firewall is in between, and at its log"
+
+
 def _version(facts: ServerFacts, own: str) -> Finding:
+    running = f"running at {facts.place} (admin.address)" if facts.place else "running"
     if facts.version != own:
         return warning(
             "server",
-            f"running, version {facts.version}; this command is {own}",
+            f"{running}, version {facts.version}; this command is {own}",
             "restart the server, so that it is the version that is installed",
         )
-    return ok("server", f"running, version {own}")
+    return ok("server", f"{running}, version {own}")
 
 
 def _stream(facts: ServerFacts) -> Finding:
@@ -124,7 +133,7 @@ _HOOKS: Mapping[str, str] = {
     "status-3xx": "redirects are not followed: have the wallet register where they lead",
     "status-4xx": "the push service refuses them: have the app's maker look, or the wallet registers anew",
     "status-5xx": "the push service is broken for now: have the app's maker look",
-    "lnd-unavailable": "LND did not sign them: see the lines about LND here",
+    "signer-away": "LND did not sign them: see the lines about LND here",
 }
 _OTHER = "see `sidecar webhook list CLIENT`, and try `sidecar webhook test CLIENT`"
 

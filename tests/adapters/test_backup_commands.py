@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
+import os
 import stat
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -101,6 +103,27 @@ async def test_a_file_that_can_not_be_used_is_one_line(
         await commands("export", file=str(path))
     with pytest.raises(BadExport, match=f"{name} can't be read"):
         await commands("import_", file=str(path))
+
+
+async def test_standard_output_that_finds_no_room_is_one_line(
+    kit: Kit, commands: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is no fault of ours; a reader that has seen enough is none at all."""
+    await furnish(kit.store)
+    with os.fdopen(os.open("/dev/full", os.O_WRONLY), "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(OperatorError, match=r"can't be written: No space left"):
+            await commands("export", file="-")
+        with contextlib.suppress(OSError):
+            full.close()
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr("sys.stdout", closed)
+        with pytest.raises(BrokenPipeError):
+            await commands("export", file="-")
+        with contextlib.suppress(OSError):
+            closed.close()
 
 
 async def test_a_file_that_comes_meanwhile_is_not_replaced(kit: Kit, commands: Callable[..., Any]) -> None:

@@ -5,6 +5,8 @@ import asyncio
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,6 +21,7 @@ from sidecar.adapters import doctor_lnd, doctor_machine
 from sidecar.adapters.admin_client import socket_target
 from sidecar.adapters.guard import DialRules
 from sidecar.cli import doctor, doctor_commands
+from sidecar.cli.command_line import NotWell
 from sidecar.config import Settings, load
 from sidecar.core import keys
 from sidecar.core.diagnosis import EGRESS_ADVICE, Finding, Level, failure, info, ok, warning
@@ -27,7 +30,7 @@ from sidecar.core.webhooks import Delivery
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 from tests.harness.doctor_world import TellingLnd
 from tests.harness.push_service import Certificate, PushService, garbage
-from tests.harness.shell import STATUS, Served
+from tests.harness.shell import STATUS, Served, telling
 
 NODE = keys.public_key(b"\x01" * 32)
 LOOPBACK = ("lsps5.private_networks", "127.0.0.0/8")
@@ -143,7 +146,7 @@ async def test_a_running_server_is_asked(served: Served) -> None:
     saw(found["redis"], Level.FAILURE, "though the server runs", "redis.log")
     counters = {"dropped.queue-full": 3, "received": 9}
     status = replace(STATUS, version="0.0.9", stream_up=False, counters=counters)
-    served.service._status = lambda: status
+    served.service._status = telling(status)
     found = await look(served.datadir)
     saw(found["server"], Level.WARNING, "version 0.0.9", "restart")
     saw(found["server.stream"], Level.FAILURE, "no onion messages")
@@ -170,7 +173,7 @@ async def test_the_last_notification_of_each_webhook_counts(served: Served) -> N
 
 async def test_messages_that_arrived_prove_how_lnd_is_set_up(served: Served, tmp_path: Path) -> None:
     """In custom mode none comes without its line in lnd.conf."""
-    served.service._status = lambda: replace(STATUS, counters={"received": 4})
+    served.service._status = telling(replace(STATUS, counters={"received": 4}))
     async with TellingLnd(tmp_path / "lnd", "custom") as lnd:
         found = await look(
             served.datadir,
@@ -323,6 +326,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
         return findings
 
     monkeypatch.setattr(doctor, "examine", examine)
+    monkeypatch.setattr("sidecar.logs.setup", lambda *_: None)  # the tests' own log stays
     return findings
 
 
@@ -348,19 +352,41 @@ def test_findings_are_lines_and_advice(found: list[Finding], tmp_path: Path) -> 
     assert run(tmp_path).splitlines() == [f"ok  lnd  {'x' * 300}", "", "all is well"]
 
 
-def test_a_failure_ends_with_1(
-    found: list[Finding], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_ends_with_1(found: list[Finding], tmp_path: Path) -> None:
     """Printed all the same, as text and as JSON."""
     found.append(failure("redis", "away", "start it"))
+    said = []
     for argv in ((), ("--json",)):
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(NotWell) as told:
             run(tmp_path, *argv)
-        assert ended.value.code == 1
-    text, _, printed = capsys.readouterr().out.partition("{")
+        said.append(str(told.value))
+    text, printed = said
     assert "failure  redis" in text
     assert text.splitlines()[-1] == "1 failure, 1 warning"
-    assert json.loads("{" + printed)["worst"] == "failure"
+    assert json.loads(printed)["worst"] == "failure"
+
+
+LOOK = """
+import structlog
+from sidecar.cli import doctor
+from sidecar.config import load
+async def examine(*_):
+    structlog.get_logger("sidecar.adapters.x").warning("Redis is away")
+    structlog.get_logger("sidecar.adapters.x").info("asked")
+    return ["a finding"]
+doctor.examine = examine
+print(doctor.look(load({}, {}), None))
+"""
+
+
+def test_what_is_logged_meanwhile_is_not_among_the_findings(tmp_path: Path) -> None:
+    """Stdout is for them alone; warnings go to stderr, and less than that nowhere."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK], env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['a finding']\n"
+    assert "Redis is away" in done.stderr
+    assert "asked" not in done.stderr
 
 
 def test_json_is_for_scripts(found: list[Finding], tmp_path: Path) -> None:
@@ -388,13 +414,12 @@ def test_a_terminal_gets_colours(
     assert found
 
 
-def test_settings_that_can_not_be_read_are_the_one_finding(capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_that_can_not_be_read_are_the_one_finding() -> None:
     """In the form that was asked for."""
     args = command("--json")
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(NotWell) as told:
         args.unreadable(args, ConfigError("lnd.host: 'x' is not allowed"))
-    assert ended.value.code == 1
-    (check,) = json.loads(capsys.readouterr().out)["checks"]
+    (check,) = json.loads(str(told.value))["checks"]
     assert (check["name"], check["level"]) == ("settings", "failure")
     assert "lnd.host" in check["seen"]
 

@@ -274,7 +274,7 @@ def server(facts: ServerFacts) -> dict[str, Finding]:
     ("answer", "level", "advice"),
     [
         (Answer.ABSENT, WARNING, "sidecar serve"),
-        (Answer.DENIED, FAILURE, "run this as the user"),
+        (Answer.DENIED, FAILURE, "its log"),
         (Answer.SILENT, FAILURE, "restart it"),
     ],
 )
@@ -284,6 +284,29 @@ def test_a_server_that_tells_nothing_has_one_line(answer: Answer, level: Level, 
     assert list(found) == ["server"]
     assert found["server"].level is level
     assert advice in found["server"].advice
+
+
+def test_what_a_refusal_says_to_do_is_the_advice() -> None:
+    """A token that is lacking is no matter of users, nor of the server's log."""
+    found = server(ServerFacts(Answer.DENIED, "this call needs the token", "give the file"))["server"]
+    assert (found.seen, found.advice) == ("this call needs the token", "give the file")
+
+
+@pytest.mark.parametrize("answer", [Answer.ABSENT, Answer.DENIED, Answer.SILENT])
+def test_a_server_elsewhere_that_tells_nothing_is_a_failure(answer: Answer) -> None:
+    """It may be out of reach: starting one here would not help. The line says which it is, once."""
+    for text in ("no answer", "no answer from 192.0.2.1:443"):
+        found = server(ServerFacts(answer, text, place="192.0.2.1:443"))["server"]
+        assert found.level is FAILURE
+        assert found.seen.count("192.0.2.1:443") == 1
+        assert "admin.listen" in found.advice
+
+
+def test_of_a_server_elsewhere_its_address_is_shown() -> None:
+    """Of the same version as this command or not."""
+    for version in ("1", "0.9"):
+        found = server(replace(RUNNING, version=version, place="192.0.2.1:443"))["server"]
+        assert found.seen.startswith(f"running at 192.0.2.1:443 (admin.address), version {version}")
 
 
 def test_a_good_server_is_good() -> None:

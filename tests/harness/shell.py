@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -33,6 +33,15 @@ ROOT = Path(__file__).parents[2]
 STATUS = StatusSnapshot(
     "0.1.0", "02ab", "0.21.2-beta", "native", "regtest", "Redis", "strict", True, {"sent": 3}
 )
+
+
+def telling(status: StatusSnapshot) -> Callable[[], Awaitable[StatusSnapshot]]:
+    """How a server of that status gives it."""
+
+    async def told() -> StatusSnapshot:
+        return status
+
+    return told
 
 
 class Result:
@@ -122,16 +131,18 @@ class Issuer:
 
 
 class NoPushes(NotedNotifier):
-    """A notifier whose tests all go well, without a push service; `tested` is what it was asked for."""
+    """A notifier whose tests end as `outcomes` says, without a push service; `tested` is what was asked."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.outcomes = ["ok"]
         self.tested: list[tuple[bytes, str | None]] = []
 
     async def test(self, node_id: bytes, app_name: str | None) -> list[Delivery]:
-        """As if it had arrived."""
+        """As if there had been a delivery for each outcome."""
         self.tested.append((node_id, app_name))
-        return [Delivery(1_000, app_name or "all", "lsps5.onion_message_incoming", "ok", 1)]
+        name, method = app_name or "all", "lsps5.onion_message_incoming"
+        return [Delivery(1_000, name, method, outcome, 1) for outcome in self.outcomes]
 
 
 async def anyone(_node_id: bytes) -> bool:
@@ -152,7 +163,7 @@ class Served(Shell):
         self.mail: dict[bytes, MailUse] = {}
         """What waits for each client, by its id."""
         self.service = AdminService(
-            *(self.store, self.issuer, clients, lambda: STATUS, self.allowances),
+            *(self.store, self.issuer, clients, telling(STATUS), self.allowances),
             letters=self.store.mail_list,
             mail_use=self.mail.get,
         )
