@@ -86,15 +86,18 @@ class Allowances:
         """Let other settings hold, from the next message on."""
         self._defaults = defaults
 
-    async def refresh(self) -> None:
-        """Read all clients' own limits. Raises StoreUnavailable."""
+    async def refresh(self) -> frozenset[bytes]:
+        """Read all clients' own limits; returns who was paused, or resumed, elsewhere.
+
+        Raises StoreUnavailable.
+        """
         while True:
             changes = self._changes
             found = dict(await self._store.terms())
             # What was read before a change of our own would undo it here.
             if changes == self._changes:
-                self._terms = found
-                return
+                before, self._terms = self._terms, found
+                return _paused(before) ^ _paused(found)
 
     def note(self, client: Client) -> None:
         """The operator has made a client, or changed it."""
@@ -174,6 +177,10 @@ class Allowances:
     def refusals(self, client_id: bytes) -> Mapping[str, int]:
         """What was refused to a client since the start, by limit."""
         return dict(self._refusals.get(client_id, {}))
+
+
+def _paused(terms: Mapping[bytes, Terms]) -> frozenset[bytes]:
+    return frozenset(client_id for client_id, each in terms.items() if each.paused)
 
 
 def _offer(context: OfferContext) -> tuple[object, ...]:

@@ -23,8 +23,14 @@ from sidecar.timings import Timings
 
 log = structlog.get_logger(__name__)
 
-FINISH_SECONDS = 8.0
+FINISH_SECONDS = 7.5
 """For what is in hand when the server is told to stop; what is left is closed in the two seconds after."""
+
+CLOSE_SECONDS = 1.0
+"""For closing all. What hangs then is cut short."""
+
+CUT_SECONDS = 0.2
+"""For each closing that comes after one that was cut short."""
 
 LOOK_EVERY = 2.0
 """Seconds between looks at the settings' files."""
@@ -61,6 +67,7 @@ class Life:
         await asyncio.wait({running, stop}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             await self._finish(running)
+            await _close(running)
         for task in (stop, reloading):
             task.cancel()
         await asyncio.gather(stop, reloading, return_exceptions=True)
@@ -81,7 +88,6 @@ class Life:
                 log.warning("not all that was in hand could be finished")
             finishing.cancel()
             await asyncio.gather(finishing, return_exceptions=True)
-        running.cancel()
 
     async def _run(self) -> None:
         settings = self._loaded.settings
@@ -96,9 +102,10 @@ class Life:
             met = await meeting.first()
             store = await _open_store(settings, met[0].node_id, monitoring.timings)
             stack.push_async_callback(store.close)
-            # Not `settings`: they may have been read anew while LND was away.
-            settings = self._loaded.settings
             self._sidecar = Sidecar(settings, lnd, met, store, meeting=meeting, monitoring=monitoring)
+            # They may have been read anew while LND was away. What needs a restart stays as it was: LND
+            # and Redis were met with it.
+            self._sidecar.reload(self._loaded.settings)
             await self._sidecar.run()
 
     # --- settings that change -----------------------------------------------------------------------
@@ -134,6 +141,17 @@ class Life:
         log.info("settings read anew", changed=", ".join(taken) or "nothing")
         if waiting:
             log.warning("these settings hold after a restart", settings=", ".join(waiting))
+
+
+async def _close(running: asyncio.Task[None]) -> None:
+    """End what runs, and with it close all that it has opened, whatever hangs."""
+    patience = CLOSE_SECONDS
+    running.cancel()
+    while not (await asyncio.wait({running}, timeout=patience))[0]:
+        # It ends the closing that hangs; those that come after it have their turn.
+        log.warning("something does not close in time: it is cut short")
+        running.cancel()
+        patience = CUT_SECONDS
 
 
 def _stamps(files: Iterable[Path]) -> Mapping[Path, tuple[int, int, int] | None]:

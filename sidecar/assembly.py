@@ -5,6 +5,7 @@ import contextlib
 import os
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type
@@ -30,7 +31,7 @@ from sidecar.bindings import Bindings
 from sidecar.clients import RunningClients
 from sidecar.config import Settings
 from sidecar.core import bolt12, paths
-from sidecar.core.errors import LndDenied, ModeChanged, NoSuchClient, StoreUnavailable, Unavailable
+from sidecar.core.errors import LndDenied, ModeChanged, NoSuchClient, SidecarError, StoreUnavailable
 from sidecar.core.keys import SidecarKeys
 from sidecar.core.limits import Rate
 from sidecar.core.model import Client, TimestampForm
@@ -127,6 +128,7 @@ class Sidecar:
         self._graph = LndGraph(lnd, info.node_id, self._dialler)
         self._bindings = Bindings(store, self._counters)
         self._allowances = Allowances(store, _defaults(settings), self._counters)
+        self._clients = RunningClients(self._bindings, self._allowances, lambda: self._mailroom)
         self._vitals = Vitals(store, stream_up=self._stream_up, allowed=self._allowed)
         self._notifier = self._new_notifier()
         self._lsps = LspsService(
@@ -172,21 +174,20 @@ class Sidecar:
         self._settings.datadir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._monitoring.follow(self._vitals, self._report.facts)
         await self._read_clients()
-        listening = self._listening = await self._listen()
-        try:
+        async with AsyncExitStack() as stack:
+            self._listening = await self._listen()
+            stack.push_async_callback(self._listening.stop)
+            stack.push_async_callback(self._dialler.aclose)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._vitals.run())
                 tasks.create_task(self._notifier.run())
                 tasks.create_task(self._keep_clients())
                 tasks.create_task(self._keep_webhooks_tidy())
                 tasks.create_task(self._serve())
-        finally:
-            await self._dialler.aclose()
-            await listening.stop()
 
     async def _listen(self) -> AdminServer:
         """Take the operator's calls."""
-        clients = RunningClients(self._bindings, self._allowances, lambda: self._mailroom)
+        clients = self._clients
         chain = bolt12.CHAINS[self._info.network]
         peeler = Peeler(self._info.node_id, LndNodeKey(self._lnd), self._keys)
         admin = AdminService(
@@ -306,20 +307,19 @@ class Sidecar:
     async def _read_clients(self) -> None:
         async for attempt in AsyncRetrying(retry=retry_if_exception_type(StoreUnavailable), wait=backoff()):
             with attempt:
-                await self._bindings.refresh()
-                await self._allowances.refresh()
+                await self._clients.refresh()
 
     async def _keep_clients(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_EVERY)
             with contextlib.suppress(StoreUnavailable):
-                await self._bindings.refresh()
-                await self._allowances.refresh()
+                await self._clients.refresh()
 
     async def _keep_webhooks_tidy(self) -> None:
         while True:
             await asyncio.sleep(TIDY_EVERY)
-            with contextlib.suppress(Unavailable):
+            # LndDenied too: an operator may be replacing the macaroon, and the next round is not far.
+            with contextlib.suppress(SidecarError):
                 await self._lsps.tidy(self._is_known)
 
     async def _is_known(self, node_id: bytes) -> bool:

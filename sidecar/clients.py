@@ -34,25 +34,41 @@ class RunningClients:
         was_paused = self._allowances.is_paused(client.client_id)
         self._allowances.note(client)
         is_paused = client.state is ClientState.PAUSED
-        mailroom = self._mailroom()
-        if mailroom is None or client.node_id is None or was_paused == is_paused:
+        if client.node_id is not None and was_paused != is_paused:
+            self._turned(client.node_id, client.client_id)
+
+    def _turned(self, node_id: bytes, client_id: bytes) -> None:
+        """The client of a node was paused, or resumed."""
+        if (mailroom := self._mailroom()) is None:
             return
-        if is_paused:
-            mailroom.pause(client.node_id)
+        if self._allowances.is_paused(client_id):
+            mailroom.pause(node_id)
         else:
-            mailroom.resume(client.node_id)
+            mailroom.resume(node_id)
 
     def forget(self, client_id: bytes) -> None:
         """A client is not served any more."""
-        self._bindings.forget(client_id)
-        self._allowances.forget(client_id)
+        # The mailroom first: it asks whose node to hand nothing more to.
         if (mailroom := self._mailroom()) is not None:
             mailroom.forget(client_id)
+        self._bindings.forget(client_id)
+        self._allowances.forget(client_id)
+
+    async def refresh(self) -> None:
+        """Read all anew. Raises StoreUnavailable.
+
+        Another sidecar may have changed something, or this one, when Redis went away before it said so.
+        """
+        # Last what tells who has turned: it is told once.
+        await self._bindings.refresh()
+        turned = await self._allowances.refresh()
+        for node_id, client_id in list(self._bindings.items()):
+            if client_id in turned:
+                self._turned(node_id, client_id)
 
     async def imported(self) -> None:
         """An import has brought all that is kept. Raises StoreUnavailable."""
-        await self._allowances.refresh()
-        await self._bindings.refresh()
+        await self.refresh()
         if (mailroom := self._mailroom()) is not None:
             await mailroom.imported()
 

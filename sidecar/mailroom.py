@@ -198,8 +198,11 @@ class Mailroom:
         return self._uses.letters(), self._uses.bytes
 
     def forget(self, client_id: bytes) -> None:
-        """A client was revoked or removed, and its mailbox with it."""
+        """A client was revoked or removed, and its mailbox with it. Its node is still known."""
         self._uses.forget(client_id)
+        for node, owner in self._bindings.items():
+            if owner == client_id:
+                self.pause(node)
 
     def pause(self, node: bytes) -> None:
         """The client of a node was paused: hand over no more. The allowances know it already."""
@@ -264,6 +267,8 @@ class Mailroom:
 
     async def imported(self) -> None:
         """An import has brought mailboxes, and who is whose: as after a start."""
+        # It may bring back a client that was removed, which else is forgotten for good.
+        self._uses = MailUses()
         await self._read_uses()
         self._came(list(self._online))
         self._wake_waiting()

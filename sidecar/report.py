@@ -29,7 +29,7 @@ class AtWork:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Puts together what others know; none of it waits for anybody. `started_at_ms` since the epoch."""
+    """Puts together what others know. `started_at_ms` is since the epoch."""
 
     at_work: Callable[[], AtWork]
     vitals: Vitals
@@ -63,8 +63,9 @@ class Report:
             mail_bytes_allowed=self.mail_bytes_allowed(),
         )
 
-    def status(self) -> StatusSnapshot:
+    async def status(self) -> StatusSnapshot:
         """What `sidecar status` shows."""
+        await self.vitals.recount()
         info, census = self.at_work().info, self.vitals.census
         letters, size = self._mail()
         return StatusSnapshot(

@@ -71,11 +71,12 @@ class SidecarService:
         clock: Clock,
         entropy: Entropy,
         counters: Counter[str],
-        timings: Timings | None = None,
-        problem: Callable[[str, str], None] = lambda _reason, _text: None,
+        timings: Timings,
+        problem: Callable[[str, str], None],
     ) -> None:
+        """`problem` is told a reason and a text of what the operator should know of."""
         self.counters = counters
-        self._timings = timings or Timings()
+        self._timings = timings
         self._problem = problem
         self._server = server
         self._peeler = peeler

@@ -70,7 +70,7 @@ async def test_clients_own_limits_are_read_from_the_store() -> None:
     assert at.allowances.limits_of(at.bob.client_id) == LIMITS
     await at.store.pause_client(at.bob.client_id, paused=True)
     await at.store.remove_client(at.alice.client_id)
-    await at.allowances.refresh()
+    assert await at.allowances.refresh() == {at.bob.client_id}
     assert at.allowances.is_paused(at.bob.client_id)
     assert at.allowances.limits_of(at.alice.client_id) == LIMITS
 

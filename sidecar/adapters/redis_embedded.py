@@ -98,15 +98,20 @@ class EmbeddedRedis:
         return process.pid if process is not None and process.returncode is None else None
 
     async def close(self) -> None:
-        """Stop the server and wait for its end. The directory is free for another sidecar then."""
+        """Stop the server and wait for its end. The directory is free for another sidecar then.
+
+        Cancelled, it kills the server rather than leave it behind.
+        """
         if self._supervisor is not None:
             self._supervisor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._supervisor
-        await self._stop()
-        self._cleanup.close()
-        if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
+        try:
+            await self._stop()
+        finally:
+            self._cleanup.close()
+            if self._private is not None:
+                shutil.rmtree(self._private, ignore_errors=True)
 
     # --- one sidecar, one server ----------------------------------------------------------------
 
@@ -246,12 +251,14 @@ class EmbeddedRedis:
             return
         process.terminate()
         try:
-            async with asyncio.timeout(STOP_TIMEOUT):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    await process.wait()
+        finally:
+            if process.returncode is None:
+                log.warning("the embedded redis-server does not stop: killing it", pid=process.pid)
+                process.kill()
                 await process.wait()
-        except TimeoutError:
-            log.warning("the embedded redis-server does not stop: killing it", pid=process.pid)
-            process.kill()
-            await process.wait()
 
 
 def server_executable() -> Path:

@@ -102,9 +102,11 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close the connections, then stop the embedded server if there is one."""
-        await self._link.aclose()
-        if self._on_close is not None:
-            await self._on_close()
+        try:
+            await self._link.aclose()
+        finally:
+            if self._on_close is not None:
+                await self._on_close()
 
     # --- one message ----------------------------------------------------------------------------
 

@@ -17,6 +17,12 @@ COUNT_EVERY = 15.0
 
 _SHARE = 20
 
+FRESH = 1.0
+"""Seconds for which a count is good enough for whoever asks for it."""
+
+QUICK = 0.1
+"""Seconds that a count may take at most if somebody is to wait for it."""
+
 PATIENCE = 5.0
 """Seconds after which a Redis that has not answered counts as away."""
 
@@ -66,6 +72,7 @@ class Vitals:
         self._allowed = allowed
         self.redis_up = False
         self.census = Census()
+        self._counted_at, self._took = float("-inf"), 0.0
 
     @property
     def stream_up(self) -> bool:
@@ -96,11 +103,9 @@ class Vitals:
             await asyncio.sleep(LOOK_EVERY)
 
     async def _keep_counting(self) -> None:
-        now = asyncio.get_running_loop().time
         while True:
-            start = now()
             await self.count()
-            await asyncio.sleep(max(COUNT_EVERY, _SHARE * (now() - start)))
+            await asyncio.sleep(max(COUNT_EVERY, _SHARE * self._took))
 
     async def look(self) -> None:
         """See whether Redis keeps a change."""
@@ -112,12 +117,21 @@ class Vitals:
         else:
             self.redis_up = True
 
+    async def recount(self) -> None:
+        """Count for somebody who waits, unless that was done just now or takes long."""
+        if self._took <= QUICK and asyncio.get_running_loop().time() - self._counted_at >= FRESH:
+            await self.count()
+
     async def count(self) -> None:
         """Count all clients; while Redis is away the last count stands."""
+        now = asyncio.get_running_loop().time
+        start = now()
         try:
             clients = await self._store.list_clients()
         except StoreUnavailable:
             return
+        finally:
+            self._counted_at, self._took = now(), now() - start
         allowed = [self._allowed(client) for client, _ in clients]
         self.census = Census(
             clients=Counter(client.state.value for client, _ in clients),

@@ -3,6 +3,7 @@
 Times are seconds since the epoch; where a name says `_ms`, milliseconds.
 """
 
+import functools
 import re
 from dataclasses import dataclass, fields, replace
 from enum import Enum
@@ -121,6 +122,7 @@ class Limits:
             raise ValueError(f"no limit for {', '.join(sorted(missing))}")
         return cls(**own)  # type: ignore[arg-type]  # the fields of both have the same types
 
+    @functools.lru_cache(maxsize=1_024)  # noqa: B019 - asked for each message, of a few settings
     def under(self, quota: Quota) -> "Limits":
         """What holds for a client with this quota, these being the server's settings."""
         return replace(self, **quota.own())  # type: ignore[arg-type]  # likewise

@@ -342,3 +342,43 @@ async def test_leaving_the_iterator_ends_the_stream(tmp_path: Path) -> None:
             assert len(at.sim.node.onions) == 1
         await asyncio.wait_for(at.sim.node.onions.idle.wait(), 10)
         assert not at.onions.stream_up
+
+
+# --- the end ----------------------------------------------------------------------------------------
+
+
+@MODES
+async def test_what_came_before_the_finish_is_read_and_then_it_ends(tmp_path: Path, mode: Mode) -> None:
+    """The queue may be full, and it may be said twice."""
+    async with running(tmp_path, mode, queue_size=2) as at:
+        onions, stream = at.onions, aiter(at.onions.receive())
+        link = await at.sim.connect_peer(PAYER)
+        first = asyncio.ensure_future(anext(stream))
+        await asyncio.wait_for(onions.up.wait(), 20)
+        await link.send_onion(*to_sidecar(at.sim))
+        await asyncio.wait_for(first, 10)
+        for _ in range(2):
+            await link.send_onion(*to_sidecar(at.sim))
+        async with asyncio.timeout(10):
+            while onions.queued < 2:  # noqa: ASYNC110 - a queue tells nobody how full it is
+                await asyncio.sleep(0.01)
+            onions.finish()
+            onions.finish()
+            assert len([received async for received in stream]) == 2
+
+
+async def test_a_finish_ends_a_reader_that_waits_and_one_that_has_not_begun(tmp_path: Path) -> None:
+    """Nothing is there to be read."""
+    async with running(tmp_path, "native") as at, asyncio.timeout(20):
+        waiting = NativeOnions(at.lnd, at.count)
+
+        async def read(onions: NativeOnions) -> list[Received]:
+            return [received async for received in onions.receive()]
+
+        reader = asyncio.create_task(read(waiting))
+        await waiting.up.wait()
+        waiting.finish()
+        assert await reader == []
+        later = NativeOnions(at.lnd, at.count)
+        later.finish()
+        assert await read(later) == []

@@ -38,6 +38,7 @@ from sidecar.courier import Courier
 from sidecar.mailroom import Mailroom
 from sidecar.peeler import Peeler
 from sidecar.service import SidecarService
+from sidecar.timings import Timings
 from tests.harness.fakes import (
     DAY,
     LND_SECRET,
@@ -151,6 +152,8 @@ class World:
             clock=self.clock,
             entropy=os.urandom,
             counters=self.counters,
+            timings=Timings(),
+            problem=lambda _reason, _text: None,
         )
 
     def _new_mailroom(self) -> Mailroom:

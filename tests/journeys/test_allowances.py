@@ -1,10 +1,12 @@
 """Limits of a client's own, and a client that is paused, with the whole sidecar in one process."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from sidecar.core.mailbox import Letter
 from sidecar.core.model import Client, Quota
 from tests.harness.mail_scene import HELD_HTLC_AVAILABLE, Scene, scene
 from tests.harness.wallet import Wallet
@@ -255,20 +257,89 @@ async def test_a_resumed_wallet_that_is_away_is_woken_for_what_waited() -> None:
         assert at.woken() == 0
 
 
+async def delivery_that_waits(world: World) -> Scene:
+    """Three letters, read for a wallet that has just come back: the answers' rate lets nothing through."""
+    at = await scene(world)
+    begun, mail = asyncio.Event(), world.store.mail
+
+    async def noted(client_id: bytes) -> Sequence[tuple[int, Letter]]:
+        letters = await mail(client_id)
+        begun.set()
+        return letters
+
+    world.store.mail = noted  # type: ignore[method-assign]
+    await at.away()
+    for number in range(3):
+        await at.hold(content=bytes([number]))
+    at.wallet.link = world.network.connect(at.wallet.node_id)
+    await begun.wait()
+    return at
+
+
 async def test_a_pause_ends_a_delivery() -> None:
     """Letters that were not handed over yet stay; those that were are not taken back."""
     async with World(answers=NO_LIMITS.offer) as world:
-        at = await scene(world)
-        await at.away()
-        for number in range(3):
-            await at.hold(content=bytes([number]))
-        # The answers' rate lets nothing through: the delivery waits.
-        at.wallet.link = world.network.connect(at.wallet.node_id)
-        while not world.mailroom._tasks:  # noqa: ASYNC110 - a delivery tells nobody that it has begun
-            await asyncio.sleep(0)
+        at = await delivery_that_waits(world)
         await world.pause()
         await world.settled()
         assert (await at.letters(), await at.read()) == (3, [])
+
+
+async def test_a_pause_that_another_sidecar_made_ends_a_delivery_when_it_is_read() -> None:
+    """So does one of our own, when Redis went away before it said that the pause was kept."""
+    async with World(answers=NO_LIMITS.offer) as world:
+        at = await delivery_that_waits(world)
+        client = await world.store.find_client("alice")
+        await world.store.pause_client(client.client_id, paused=True)
+        await world.clients.refresh()
+        await world.settled()
+        assert (await at.letters(), await at.read()) == (3, [])
+
+
+async def test_a_wallet_that_another_sidecar_resumed_gets_what_waited_when_that_is_read() -> None:
+    """On the connection that it has; when it is away it is woken; and both just once."""
+    async with World() as world:
+        at = await paused_scene(world)
+        client = await world.store.find_client("alice")
+        await world.store.pause_client(client.client_id, paused=False)
+        for _ in range(2):
+            await world.clients.refresh()
+            assert at.woken() == 1
+        await world.pause()
+        await at.back()
+        await world.store.pause_client(client.client_id, paused=False)
+        for _ in range(2):
+            await world.clients.refresh()
+            await world.settled()
+        assert await at.read() == [(HELD_HTLC_AVAILABLE, b"before")]
+
+
+async def test_a_delivery_ends_when_its_client_is_removed() -> None:
+    """What was read from its mailbox before is not handed over any more."""
+    async with World(answers=NO_LIMITS.offer) as world:
+        at = await delivery_that_waits(world)
+        client = await world.store.find_client("alice")
+        await world.store.remove_client(client.client_id)
+        world.clients.forget(client.client_id)
+        await world.settled()
+        assert await at.read() == []
+
+
+async def test_a_removed_client_that_an_import_brings_back_has_its_mailbox() -> None:
+    """What waits for it is counted, and its wallet is woken for it."""
+    async with World() as world:
+        at = await scene(world)
+        await at.away()
+        await at.hold(content=b"before")
+        at.world.notifier.notified.clear()
+        client = await world.store.find_client("alice")
+        world.clients.forget(client.client_id)
+        assert world.clients.mail_use(client.client_id) is None
+        # The store has it all again, as after an import.
+        await world.clients.imported()
+        use = world.clients.mail_use(client.client_id)
+        assert use is not None
+        assert (use.letters, world.mailroom.total()[0], at.woken()) == (1, 1, 1)
 
 
 async def test_letters_in_memory_are_not_kept_for_a_client_that_was_paused_meanwhile(
