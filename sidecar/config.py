@@ -156,20 +156,31 @@ def _read_file(path: Path) -> dict[str, str]:
     # The library's own source passes over a file that is not there, or is a directory, in silence.
     try:
         table = tomllib.loads(path.read_bytes().decode())
+        given = dict(_flat(table))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"config: the file {path} is no TOML: {error}") from None
+    except (ValueError, RecursionError):
+        # Python reads no number of thousands of digits, and nothing that is nested hundreds of times.
+        raise ConfigError(f"config: the file {path} holds what is no option of ours") from None
     options = {option.name: option for option in OPTIONS}
     values = {}
-    for name, value in _flat(table):
+    for name, value in given.items():
         if name not in options:
             near = _nearest(name, options, 0.6)
             hint = f"did you mean {near}?" if near else f"allowed are {', '.join(options)}"
             raise ConfigError(f"{name!r}: unknown option in the file {path}: {hint}")
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            given = "something else" if options[name].secret else repr(value)
-            raise ConfigError(f"{name}: the file {path} must give one text or number, not {given}")
-        values[name] = str(value)
+            found = "something else" if options[name].secret else repr(value)
+            raise ConfigError(f"{name}: the file {path} must give one text or number, not {found}")
+        values[name] = _written(value)
     return values
+
+
+def _written(value: str | float) -> str:
+    try:
+        return str(value)
+    except ValueError:  # thousands of digits, which can be written in hex
+        return "a number of thousands of digits"
 
 
 class Loader:

@@ -99,6 +99,14 @@ def _console(colors: bool) -> Processor:
     )
 
 
+def _indent_traceback(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    # An error may quote what a peer said: no line of it must look like an event.
+    if "exception" in event:
+        lines = str(event["exception"]).split("\n")
+        event["exception"] = "\n".join(f"    {_one_line(line)}" for line in lines)
+    return event
+
+
 # --- setting up ---------------------------------------------------------------------------------
 
 
@@ -116,11 +124,13 @@ def setup(level: str, form: str = "console") -> None:
     """Log to stderr what is at least as grave as `level`, in one of FORMATS; replaces what was set up."""
     route()
     colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    renderer = structlog.processors.JSONRenderer() if form == "json" else _console(colors)
+    renderers = (
+        [structlog.processors.JSONRenderer()] if form == "json" else [_indent_traceback, _console(colors)]
+    )
     handler = logging.StreamHandler()
     handler.setFormatter(
         ProcessorFormatter(
-            foreign_pre_chain=_SHARED, processors=[ProcessorFormatter.remove_processors_meta, renderer]
+            foreign_pre_chain=_SHARED, processors=[ProcessorFormatter.remove_processors_meta, *renderers]
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

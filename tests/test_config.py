@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from sidecar import config, options, parsing
-from sidecar.adapters import admin
+from sidecar.adapters import admin_records
 from sidecar.core.errors import ConfigError
 from sidecar.core.model import Quota, TimestampForm
 
@@ -486,6 +486,13 @@ def test_embedded_redis_can_be_asked_for_by_name(datadir: Path) -> None:
         ("client.slots = 1.0\n", r"^client\.slots: '1\.0' from the file \S+ is not allowed: give a whole"),
         ("lnd.host\n", r"^config: the file \S+ is no TOML: .*line 1"),
         ("a = '\udcff'\n", r"^config: the file \S+ is no TOML"),
+        (f"client.slots = {'9' * 5_000}\n", r"^config: the file \S+ holds what is no option of ours$"),
+        (
+            f"client.slots = 0x{'f' * 5_000}\n",
+            r"^client\.slots: 'a number of thousands of digits' from the file",
+        ),
+        (f"a = {'[' * 10_000}\n", r"^config: the file \S+ holds what is no option of ours$"),
+        (f"{'a.' * 1_500}a = 1\n", r"^config: the file \S+ holds what is no option of ours$"),
     ],
 )
 def test_a_wrong_file_is_refused(datadir: Path, text: str, said: str) -> None:
@@ -518,7 +525,7 @@ def test_a_datadir_must_be_a_directory(home: Path) -> None:
 
 def test_the_default_quota_is_one_that_the_admin_service_accepts() -> None:
     """Else `client add` would fail on a server that started."""
-    admin.check_quota(Quota(**asdict(config.load({}, {}).client_limits)))
+    admin_records.check_quota(Quota(**asdict(config.load({}, {}).client_limits)))
 
 
 def test_each_limit_of_a_client_has_its_setting() -> None:

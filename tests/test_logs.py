@@ -77,7 +77,7 @@ def test_a_fault_is_one_event_with_its_traceback(source: str) -> None:
     assert event["exception"].startswith("Traceback (most recent call last):")
     assert event["exception"].endswith("ZeroDivisionError: division by zero")
     said = logged(source + fault)
-    assert said.count(": a fault\nTraceback (most recent call last):\n") == 1
+    assert said.count(": a fault\n    Traceback (most recent call last):\n") == 1
     assert "hunter2" not in said + str(event)
 
 
@@ -95,6 +95,16 @@ def test_nobody_makes_up_a_line_or_speaks_to_the_terminal() -> None:
     assert len(said.splitlines()) == 2
     assert "\x1b" not in said
     assert len(events(f"{OURS}log.info({evil}, key={evil})")) == 1
+
+
+def test_a_traceback_makes_up_no_line_either() -> None:
+    """What an error quotes stands farther in than any event, and speaks to no terminal."""
+    evil = "try:\n    raise ValueError('x\\n2026-01-01 [info] ready\\x1b[2J')\nexcept ValueError:\n"
+    said = logged(OURS + evil + "    log.exception('a fault')")
+    assert re.fullmatch(STAMP + r" .*: a fault", said.splitlines()[0])
+    assert all(line.startswith("    ") for line in said.splitlines()[1:])
+    assert "[info] ready" in said
+    assert "\x1b" not in said
 
 
 SECRETS = ("url", "redis_url", "macaroon", "admin-token", "invoice", "preimage", "PASSWORD", "authorization")

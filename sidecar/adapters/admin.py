@@ -2,7 +2,6 @@
 
 # ruff: noqa: N802, ARG002 - gRPC names the methods, and says what they are given
 
-import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sidecar.adapters.admin_records import (
-    check_quota,
+    check_name,
     client_message,
     letter_message,
     read_quota,
@@ -18,10 +17,9 @@ from sidecar.adapters.admin_records import (
     seconds_message,
     slot_message,
 )
-from sidecar.adapters.admin_server import Context
+from sidecar.adapters.audit import Context
 from sidecar.core import keys
 from sidecar.core.errors import (
-    BadName,
     BadNodeId,
     BadPoint,
     ClientRevoked,
@@ -32,7 +30,6 @@ from sidecar.core.errors import (
 )
 from sidecar.core.mailbox import LetterNote, MailUse
 from sidecar.core.model import (
-    CLIENT_ID_HEX,
     CLIENT_ID_SIZE,
     BoundBy,
     Client,
@@ -47,21 +44,6 @@ from sidecar.ports import Store
 from sidecar.problems import Problem
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 from sidecar.timings import Seconds
-
-__all__ = [
-    "AdminService",
-    "Allowed",
-    "Binder",
-    "PathIssuer",
-    "StatusSnapshot",
-    "check_name",
-    "check_quota",
-    "find_client",
-    "read_node_id",
-    "read_timestamps",
-]
-
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class PathIssuer(Protocol):
@@ -125,15 +107,6 @@ class StatusSnapshot:
 # --- rules --------------------------------------------------------------------------------------
 
 
-def check_name(name: str) -> None:
-    """Refuse a client name that is not 1 to 64 of a-z A-Z 0-9 . _ -, or could be an id. Raises BadName."""
-    if not _NAME.fullmatch(name):
-        raise BadName(f"{name!r} is no name: give 1 to 64 of a-z, A-Z, 0-9, `.`, `_` and `-`")
-    if CLIENT_ID_HEX.fullmatch(name):
-        # Else `client remove` could mean either of two clients.
-        raise BadName(f"{name!r} is no name: {2 * CLIENT_ID_SIZE} hex digits are a client id")
-
-
 def read_node_id(text: str) -> bytes:
     """A node id as the operator types it: 66 hex digits. Raises BadNodeId."""
     try:
@@ -182,7 +155,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         store: Store,
         issuer: PathIssuer,
         binder: Binder,
-        status: Callable[[], StatusSnapshot],
+        status: Callable[[], Awaitable[StatusSnapshot]],
         allowed: Allowed,
         *,
         letters: Callable[[bytes], Awaitable[Sequence[LetterNote]]] = _no_letters,
@@ -352,7 +325,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         self, request: admin_pb2.GetStatusRequest, context: Context
     ) -> admin_pb2.GetStatusResponse:
         """What the server runs on, and what it did."""
-        snapshot = self._status()
+        snapshot = await self._status()
         return admin_pb2.GetStatusResponse(
             version=snapshot.version,
             node_id=snapshot.node_id,

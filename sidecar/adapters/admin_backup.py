@@ -3,11 +3,13 @@
 # ruff: noqa: N802, ARG002 - gRPC names the methods, and says what they are given
 
 import asyncio
+import contextlib
+import errno
 import itertools
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -123,12 +125,19 @@ class BackupService(admin_pb2_grpc.BackupServicer):
             webhooks=restored.webhooks,
         )
 
-    def _spool(self) -> IO[bytes]:
+    @contextlib.contextmanager
+    def _spool(self) -> Iterator[IO[bytes]]:
         """A file without a name: it goes with this process, whatever ends it."""
         try:
-            return tempfile.TemporaryFile(dir=self._directory)
+            file = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 - closed below
         except OSError as error:
             raise _no_room(error) from None
+        try:
+            yield file
+        finally:
+            # What found no room is tried once more here, and its error would hide the first one.
+            with contextlib.suppress(OSError):
+                file.close()
 
     def _check(self, spool: IO[bytes]) -> None:
         """Read all of it, and find no fault. Raises BadExport."""
@@ -178,9 +187,10 @@ def _write(spool: IO[bytes], part: bytes) -> None:
 
 
 def _no_room(error: OSError) -> OperatorError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = "make room there" if full else "the server must be able to write there"
     return OperatorError(
-        "the export can't be kept in the data directory until it is checked: "
-        f"{error.strerror}: make room there"
+        f"the export can't be kept in the data directory until it is checked: {error.strerror}: {hint}"
     )
 
 

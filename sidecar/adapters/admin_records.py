@@ -1,10 +1,13 @@
 """Records as the admin service says them, and what it is told of a client's limits."""
 
+import re
 from collections.abc import Iterable, Mapping
 
-from sidecar.core.errors import ConfigError
+from sidecar.core.errors import BadName, ConfigError
 from sidecar.core.mailbox import LetterNote, MailUse
 from sidecar.core.model import (
+    CLIENT_ID_HEX,
+    CLIENT_ID_SIZE,
     MAX_A_MINUTE,
     MAX_BURST,
     MAX_BYTES,
@@ -46,6 +49,8 @@ _FIELDS = {
     for each in admin_pb2.Quota.DESCRIPTOR.fields
 }
 
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 # --- limits -------------------------------------------------------------------------------------
 
@@ -89,6 +94,18 @@ def quota_message(quota: Quota | Limits) -> admin_pb2.Quota:
     """Limits; a field that is None is absent."""
     values = ((field, getattr(quota, name)) for field, name in _FIELDS.items())
     return admin_pb2.Quota(**{field: value for field, value in values if value is not None})
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def check_name(name: str) -> None:
+    """Refuse a client name that is not 1 to 64 of a-z A-Z 0-9 . _ -, or could be an id. Raises BadName."""
+    if not _NAME.fullmatch(name):
+        raise BadName(f"{name!r} is no name: give 1 to 64 of a-z, A-Z, 0-9, `.`, `_` and `-`")
+    if CLIENT_ID_HEX.fullmatch(name):
+        # Else `client remove` could mean either of two clients.
+        raise BadName(f"{name!r} is no name: {2 * CLIENT_ID_SIZE} hex digits are a client id")
 
 
 # --- records ------------------------------------------------------------------------------------

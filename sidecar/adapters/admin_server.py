@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from sidecar.adapters.admin_client import private_directory, socket_target
 from sidecar.adapters.admin_tcp import Certificate, TcpAddress, TokenGuard
 from sidecar.adapters.admin_token import read_token
-from sidecar.adapters.audit import Audit, Context
+from sidecar.adapters.audit import Audit
 from sidecar.adapters.locks import locked
 from sidecar.core.errors import AdminDenied, ConfigError, OperatorError
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
@@ -29,7 +29,18 @@ READY = "ready"
 READY_EVERY = 1.0
 """Seconds between looks whether that is so."""
 
-__all__ = ["READY", "READY_EVERY", "AdminServer", "Context", "start_admin"]
+MAX_CALLS = 100
+"""Calls at once over one connection; more wait at the caller."""
+
+_OPTIONS = (
+    # Else a second server could take the same port, and get half of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", MAX_CALLS),
+    # A caller that is gone without a word would keep its import, and so all others, for two hours.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+)
 
 
 # --- what is offered ----------------------------------------------------------------------------
@@ -53,9 +64,7 @@ class _Services:
 
     def server(self, door: str, *guards: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
         """A server of them all, with health and reflection; the guards see a call first."""
-        # Else a second server could take the same port, and get half of the calls.
-        options = [("grpc.so_reuseport", 0)]
-        server = grpc.aio.server(interceptors=[*guards, Audit(door)], options=options)
+        server = grpc.aio.server(interceptors=[*guards, Audit(door)], options=_OPTIONS)
         admin_pb2_grpc.add_AdminServicer_to_server(self.admin, server)
         if self.webhooks is not None:
             admin_pb2_grpc.add_WebhooksServicer_to_server(self.webhooks, server)

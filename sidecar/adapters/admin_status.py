@@ -73,8 +73,10 @@ def status(code: grpc.StatusCode, reason: str, text: str) -> grpc.Status:
     """What a call ends with; `reason` is a slug. A text beyond MAX_TEXT is cut."""
     detail = Packed()
     detail.Pack(ErrorInfo(reason=reason, domain=DOMAIN))
-    if len(encoded := text.encode()) > MAX_TEXT:
-        text = encoded[: MAX_TEXT - 3].decode(errors="ignore") + "…"
+    # What a file says may be no Unicode: half of a surrogate pair can't be sent.
+    if len(encoded := text.encode(errors="replace")) > MAX_TEXT:
+        encoded = encoded[: MAX_TEXT - 3] + "…".encode()
+    text = encoded.decode(errors="ignore")
     return rpc_status.to_status(Status(code=code.value[0], message=text, details=[detail]))
 
 

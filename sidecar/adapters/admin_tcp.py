@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ssl
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +12,22 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from sidecar.adapters.admin_status import code_of, status
 from sidecar.adapters.admin_token import read_token
-from sidecar.adapters.audit import OURS, Context, Continuation, Handler, like, who
+from sidecar.adapters.audit import OURS, Context, Continuation, Handler, who
 from sidecar.core.errors import BadToken, ConfigError
+from sidecar.core.limits import Rate, TokenBuckets
 
 log = structlog.get_logger(__name__)
 
 OPEN = "/grpc.health.v1.Health/Check"
 """The one call that needs no token: probes have none. It says nothing but whether the server is well."""
+
+
+REFUSALS_LOGGED = Rate(per_second=1, burst=20)
+"""Lines about calls without the token: a stranger must not fill the disk with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +49,38 @@ class TokenGuard(grpc.aio.ServerInterceptor):
     def __init__(self, tokenfile: Path) -> None:
         self._tokenfile = tokenfile
         self._complaint = ""
+        self._lines = TokenBuckets(REFUSALS_LOGGED)
+        self._unlogged = 0
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        """The handler itself, or one of its shape that refuses."""
+        """The handler itself, or one that refuses."""
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if method == OPEN or self._may(handler_call_details.invocation_metadata or ()):
+        if self._may(handler_call_details.invocation_metadata or ()):
             return handler
+        if method == OPEN and handler is not None:
+            return _unread(handler)
         # What does not exist is no different to a stranger, and its name may be anything.
         call = method.removeprefix(OURS).replace("/", ".") if handler else "unknown"
 
-        async def refuse(_request: Any, context: Context) -> None:
-            log.warning("audit", call=call, outcome=BadToken.reason, **who("tcp", context))
+        async def refuse(_requests: Any, context: Context) -> None:
+            self._log(call, context)
             text = "this call needs the server's token: give the file that holds it as admin.tokenfile"
             ended = status(code_of(BadToken), BadToken.reason, text)
             await context.abort(ended.code, ended.details, ended.trailing_metadata)
 
-        return like(handler, refuse)
+        # As a stream, whatever was called: nothing that a stranger sends is waited for, or parsed.
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _log(self, call: str, context: Context) -> None:
+        if not self._lines.take("", time.monotonic_ns() // 1_000_000):
+            self._unlogged += 1
+            return
+        more = {"unlogged": self._unlogged} if self._unlogged else {}
+        log.warning("audit", call=call, outcome=BadToken.reason, **who("tcp", context), **more)
+        self._unlogged = 0
 
     def _may(self, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
         try:
@@ -74,6 +94,20 @@ class TokenGuard(grpc.aio.ServerInterceptor):
         self._complaint = ""
         given = next((value for key, value in metadata if key == "authorization"), "")
         return hmac.compare_digest(given.encode() if isinstance(given, str) else given, wanted)
+
+
+def _unread(handler: Any) -> Handler:
+    """The same call with one message and one answer; what is no message at all is INVALID_ARGUMENT."""
+
+    async def call(data: bytes, context: Context) -> Any:
+        try:
+            request = handler.request_deserializer(data)
+        except DecodeError:
+            # gRPC's own library would log a traceback for each, and anybody may call this.
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this is no message of that call")
+        return await handler.unary_unary(request, context)
+
+    return grpc.unary_unary_rpc_method_handler(call, response_serializer=handler.response_serializer)
 
 
 # --- the certificate ----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sidecar.adapters.admin import find_client, read_node_id
-from sidecar.adapters.admin_server import Context
+from sidecar.adapters.audit import Context
 from sidecar.core import webhooks
 from sidecar.core.errors import ClientRevoked, NodeUnknown, NoSuchWebhook, TooManyWebhooks
 from sidecar.core.model import ClientState

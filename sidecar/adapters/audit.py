@@ -10,6 +10,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -43,10 +44,8 @@ Around = Callable[[Any, Context], AbstractAsyncContextManager[None]]
 Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
 
-def like(handler: Handler | None, behaviour: Callable[..., Any]) -> Handler:
+def _like(handler: Handler, behaviour: Callable[..., Any]) -> Handler:
     """A handler of the same shape that does `behaviour`: streams where the other has streams."""
-    if handler is None:
-        return grpc.unary_unary_rpc_method_handler(behaviour)
     make: Callable[..., Handler] = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -72,16 +71,16 @@ def _within(handler: Handler, around: Around) -> Handler:
                 yield each
 
     if inspect.isasyncgenfunction(behaviour):
-        return like(handler, stream)
+        return _like(handler, stream)
     # What is neither is a method of the generated base class, which says UNIMPLEMENTED by itself.
-    return like(handler, call) if inspect.iscoroutinefunction(behaviour) else handler
+    return _like(handler, call) if inspect.iscoroutinefunction(behaviour) else handler
 
 
 def who(door: str, context: Context) -> dict[str, str]:
     """Where a call came from: `socket` has no more to tell, `tcp` has the peer's address."""
     if door == "socket":
         return {"by": door}
-    return {"by": door, "peer": context.peer().partition(":")[2]}
+    return {"by": door, "peer": unquote(context.peer()).partition(":")[2]}
 
 
 def _named(request: Any) -> dict[str, str]:

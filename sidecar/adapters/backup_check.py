@@ -6,7 +6,9 @@ could not be imported.
 """
 
 import re
+from dataclasses import replace
 
+from sidecar.adapters.admin_records import check_name, check_quota
 from sidecar.adapters.redis_records import (
     to_client,
     to_delivery,
@@ -20,11 +22,14 @@ from sidecar.adapters.redis_records import (
     to_webhook,
 )
 from sidecar.core.backup import Record
-from sidecar.core.errors import BadExport, StoreUnavailable
+from sidecar.core.errors import BadExport, OperatorError, StoreUnavailable
 from sidecar.core.model import CLIENT_ID_SIZE
 
 SHARED = frozenset({"names", "nodes", "mail", "webhooks"})
 """Keys that hold one entry for each client or wallet: its entry stands behind its own records."""
+
+MAX_ITEMS = 1 << 20
+"""Fields and values of one client or wallet: several times what its limits let it have."""
 
 _OWN = re.compile(r"\{([0-9a-f]+)\}((?::[a-z0-9]+)*)")
 _SLOT = re.compile(r":slot:(0|[1-9][0-9]{0,4})(:mark)?")
@@ -44,7 +49,8 @@ class ExportCheck:
 
     def __init__(self) -> None:
         self._owner = ""
-        self._group: dict[str, Record] = {}
+        self._group: dict[str, tuple[Record, list[bytes]]] = {}
+        self._items = 0
         self._names: set[bytes] = set()
         self._nodes: set[bytes] = set()
 
@@ -59,7 +65,7 @@ class ExportCheck:
             # In order: so none comes twice, and nothing needs to be remembered to know it.
             if (len(owner), owner) <= (len(self._owner), self._owner):
                 raise BadExport("the export's records are not in their order")
-            self._owner, self._group = owner, {}
+            self._owner, self._group, self._items = owner, {}, 0
         self._add(rest, record)
 
     def finish(self) -> None:
@@ -67,22 +73,24 @@ class ExportCheck:
         self._end_group()
 
     def _add(self, name: str, record: Record) -> None:
-        before = self._group.get(name)
-        if before is not None:
-            if (before.type, before.expires_at_ms) != (record.type, record.expires_at_ms):
-                raise BadExport(f"two parts of {record.key} are of two kinds")
-            record = Record(record.key, record.type, before.items + record.items, record.expires_at_ms)
-        self._group[name] = record
+        self._items += len(record.items)
+        if self._items > MAX_ITEMS:
+            raise BadExport(f"the export holds more of {self._owner or 'nobody'} than there can be")
+        first, items = self._group.setdefault(name, (record, []))
+        if (first.type, first.expires_at_ms) != (record.type, record.expires_at_ms):
+            raise BadExport(f"two parts of {record.key} are of two kinds")
+        items += record.items
 
     def _end_group(self) -> None:
         if not self._group:
             return
+        group = {name: replace(first, items=tuple(items)) for name, (first, items) in self._group.items()}
         try:
             if len(self._owner) == _OWNERS[0]:
-                self._client(bytes.fromhex(self._owner), dict(self._group))
+                self._client(bytes.fromhex(self._owner), group)
             else:
-                self._wallet(bytes.fromhex(self._owner), dict(self._group))
-        except (StoreUnavailable, KeyError, ValueError) as error:
+                self._wallet(bytes.fromhex(self._owner), group)
+        except (StoreUnavailable, OperatorError, KeyError, ValueError) as error:
             raise BadExport(
                 f"the export's records of {self._owner or 'nobody'} can't be used: {error}"
             ) from None
@@ -93,6 +101,8 @@ class ExportCheck:
         hex_id = self._owner.encode()
         record = _hash(group.pop(""))
         client = to_client(client_id, record)
+        check_name(client.name)
+        check_quota(client.quota)
         if _hash(group.pop("names")) != {client.name.encode(): hex_id}:
             raise ValueError("its name is another's")
         _add_once(self._names, client.name.encode(), "its name is given twice")

@@ -18,8 +18,11 @@ MAX_LINE = 2_048
 
 MAX_HEADERS = 64
 MAX_CONNECTIONS = 100
+"""One more, and the one that has been there longest is closed."""
+
 KEEP_ALIVE = 75.0
-"""Seconds that an idle connection is kept: longer than the pauses between two scrapes."""
+"""Seconds within which a connection must bring a whole request, the next one too: longer than the pauses
+between two scrapes."""
 
 _GRACE = 1.0
 _SERVER = "static-invoice-sidecar"
@@ -62,7 +65,8 @@ class _Server(web.Server):
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
+            # Not the new one: a stranger who holds all of them would keep every probe out.
+            self.connections[0].force_close()
 
 
 def _why(error: OSError) -> str:

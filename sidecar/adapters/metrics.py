@@ -132,6 +132,8 @@ _FROM_THE_START = (
     *(f"mail.dropped.{reason}" for reason in ("pushed-out", "memory-full", "mailbox-full")),
     *(f"wake.sent.lsps5.{method}" for method in ("webhook_registered", "onion_message_incoming")),
     *(f"wake.failed.{slug}" for slug in ("timeout", "connect", "certificate", "status-4xx", "status-5xx")),
+    *(f"wake.failed.{slug}" for slug in ("no-such-host", "tls", "reset", "bad-answer", "address-refused")),
+    *(f"wake.failed.{slug}" for slug in ("bad-url", "store-away", "signer-away", "internal-error")),
     *(f"wake.dropped.{slug}" for slug in ("queue-full", "host-busy", "paused", "stale")),
     *("wake.retried.timeout", "wake.forgotten", "lsps.received", "lsps.answered"),
 )

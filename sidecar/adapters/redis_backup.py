@@ -68,7 +68,7 @@ class RedisBackup:
                     check.record(record)
                     yield record
             check.finish()
-        except BadExport as error:
+        except (BadExport, KeyError, ValueError) as error:
             raise StoreUnavailable(f"Redis holds what can't be exported: {error}") from error
 
     async def _clients(self) -> Mapping[bytes, bytes]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -188,11 +189,29 @@ async def test_an_import_is_good_when_what_runs_can_not_be_told(kit: Kit) -> Non
     assert await service.Import(parts(), None) == admin_pb2.ImportResponse()  # type: ignore[arg-type]
 
 
-async def test_a_data_directory_without_room_is_said(kit: Kit) -> None:
+async def test_a_data_directory_that_takes_no_file_is_said(kit: Kit) -> None:
     """The export lies there until it is checked."""
     kit.spool.rmdir()
-    with pytest.raises(OperatorError, match=r"can't be kept in the data directory.*make room there"):
+    with pytest.raises(OperatorError, match=r"can't be kept in the data directory.*able to write there"):
         await kit.import_(b"")
+
+
+async def test_a_data_directory_without_room_is_said(kit: Kit) -> None:
+    """In the middle of a part as well, whose rest is tried once more when the file is closed."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def parts() -> AsyncIterator[admin_pb2.ImportRequest]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        while True:
+            yield admin_pb2.ImportRequest(part=b"x" * 700)
+
+    try:
+        with pytest.raises(OperatorError, match=r"can't be kept in the data directory.*make room there"):
+            await kit.backup().Import(parts(), None)  # type: ignore[arg-type]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(kit.spool.iterdir()) == []
+    assert await kit.import_(await kit.export()) == admin_pb2.ImportResponse()
 
 
 async def test_an_export_of_what_can_not_be_imported_ends_with_an_error(kit: Kit) -> None:

@@ -20,7 +20,7 @@ from sidecar.bindings import Bindings
 from sidecar.clients import RunningClients
 from sidecar.core.errors import AdminDenied, OperatorError
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
-from tests.harness.admin_world import DEFAULTS, STATUS, Running
+from tests.harness.admin_world import DEFAULTS, Running, told
 from tests.harness.memory_store import MemoryStore
 from tests.harness.shell import Issuer
 
@@ -31,7 +31,7 @@ def service() -> AdminService:
     """A service over nothing."""
     store = MemoryStore()
     clients = RunningClients(Bindings(store, Counter()), DEFAULTS, lambda: None)
-    return AdminService(store, Issuer(), clients, lambda: STATUS, DEFAULTS)
+    return AdminService(store, Issuer(), clients, told, DEFAULTS)
 
 
 async def test_only_the_servers_user_may_open_the_socket(tmp_path: Path) -> None:

@@ -93,6 +93,40 @@ async def test_what_does_not_exist_is_no_different_without_the_token(world: TcpW
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize(
+    "method",
+    ["sidecar.v1.Admin/ShowClient", "grpc.health.v1.Health/Watch", "sidecar.v1.Admin/NoSuchMethod"],
+)
+async def test_what_a_stranger_sends_is_neither_waited_for_nor_read(
+    world: TcpWorld, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    """A message that never comes, or is none: the same answer as ever, and no fault in the log."""
+    async with world.channel() as channel:
+        broken: Any = channel.unary_unary(f"/{method}")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await broken(b"\xff\xff", timeout=10)
+        denied(caught)
+        silent: Any = channel.stream_stream(f"/{method}")(timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await silent.read()
+        denied(caught)
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+async def test_calls_at_once_over_one_connection_have_an_end(world: TcpWorld) -> None:
+    """One more waits; another connection does not."""
+    async with world.channel() as channel, world.channel() as other:
+        check: Any = channel.stream_unary("/grpc.health.v1.Health/Check")
+        one_more: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        held = [check() for _ in range(admin_server.MAX_CALLS)]
+        for call in held:
+            await call.wait_for_connection()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await one_more(b"", timeout=0.5)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert await version(other, *bearer()) == "1.2.3"
+
+
 async def test_the_socket_needs_no_token(world: TcpWorld) -> None:
     """Who can open it may do everything, as ever."""
     async with grpc.aio.insecure_channel(socket_target(world.folder / "admin.sock")) as channel:
@@ -221,6 +255,18 @@ async def test_health_needs_no_token(world: TcpWorld) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_a_stranger_who_asks_for_health_in_no_message_is_told_so(
+    world: TcpWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a traceback in the log for each."""
+    async with world.channel() as channel:
+        check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await check(b"\xff\xff", timeout=10)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert [each for each in caplog.records if each.levelname == "ERROR"] == []
+
+
 async def test_health_is_not_watched_without_the_token(world: TcpWorld) -> None:
     """A watch stays open: strangers could hold any number of them."""
     async with world.channel() as channel:
@@ -251,20 +297,19 @@ async def test_reflection_shows_all_services_to_who_has_the_token(world: TcpWorl
     """`grpcurl list` works."""
 
     async def listed(*metadata: tuple[str, str]) -> list[str]:
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         answer = await anext(aiter(stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=10)))
         return [each.name for each in answer.list_services_response.service]
 
     async with world.channel() as channel:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
         assert await listed(*bearer()) == [
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
             "sidecar.v1.Admin",
         ]
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await listed()
-        denied(caught)
+        # It may be refused before it has sent anything.
+        assert await stub.ServerReflectionInfo(timeout=10).code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 # --- the caller's side --------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What the log says of admin calls: who changed what, and what came of it."""
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from sidecar.adapters import audit
+from sidecar.adapters import admin_tcp, audit
 from sidecar.adapters.admin_client import socket_target
 from sidecar.adapters.admin_server import start_admin
 from sidecar.adapters.admin_status import reason_in
@@ -96,6 +97,51 @@ async def test_over_tcp_the_peer_is_named(world: TcpWorld, caplog: pytest.LogCap
     assert (refused["peer"], refused["level"]) == (done["peer"], "warning")
     assert TOKEN not in caplog.text
     assert "wrongwrong" not in caplog.text
+
+
+async def test_a_stranger_does_not_fill_the_log(
+    world: TcpWorld, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So many lines, and then one a second, which says how many calls had none."""
+    now = [0]
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now[0])
+    most = int(admin_tcp.REFUSALS_LOGGED.burst)
+    async with world.channel() as channel:
+        stub = admin_pb2_grpc.AdminStub(channel)
+
+        async def refused() -> None:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await remove(stub, "alice")
+
+        for _ in range(most + 3):
+            await refused()
+        assert len(audited(caplog)) == most
+        now[0] += 1_000_000_000
+        await refused()
+        await remove(stub, "alice", metadata=bearer())
+    *_, last, done = audited(caplog)
+    assert (last["unlogged"], done["outcome"]) == (3, "ok")
+    assert len(audited(caplog)) == most + 2
+
+
+def test_a_peer_with_ipv6_is_named_as_people_write_it() -> None:
+    """gRPC escapes the brackets."""
+
+    class Context:
+        def peer(self) -> str:
+            return "ipv6:%5B::1%5D:50051"
+
+    assert audit.who("tcp", Context()) == {"by": "tcp", "peer": "[::1]:50051"}  # type: ignore[arg-type]
+
+
+async def test_a_text_that_is_no_unicode_is_sent_all_the_same(
+    world: TcpWorld, local: admin_pb2_grpc.AdminStub
+) -> None:
+    """A file may quote half of a surrogate pair; the reason must not be lost for it."""
+    world.service.error = BadExport("the export is of \ud800")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await remove(local, "alice")
+    assert (reason_in(caught.value), caught.value.details()) == ("bad-export", "the export is of ?")
 
 
 async def test_a_long_name_is_cut_in_the_log_and_in_the_error(

@@ -1,9 +1,11 @@
 """What the records of an export must say: those of a store on a real Redis, each changed in turn."""
 
+import time
 from dataclasses import replace
 
 import pytest
 
+from sidecar.adapters import backup_check
 from sidecar.adapters.backup_check import ExportCheck
 from sidecar.adapters.redis_backup import RedisBackup
 from sidecar.adapters.redis_store import RedisStore
@@ -105,6 +107,59 @@ async def test_a_key_that_we_do_not_have_is_refused(key: str) -> None:
     """Whatever is in force after an import is what a sidecar of this version knows."""
     with pytest.raises(BadExport):
         await checked([Record(key, "hash", (b"a", b"b"))])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        (b"name", b"al ice\n", "is no name"),
+        (b"name", b"00" * 10, "is no name"),
+        (b"slots", b"1000000000", "slots: 1000000000 is not allowed"),
+        (b"requests_per_second", b"nan", "requests_per_second: nan is not allowed"),
+    ],
+)
+async def test_a_client_that_could_not_have_been_added_is_refused(
+    field: bytes, value: bytes, said: str
+) -> None:
+    """A name that could be an id or speak to a terminal, a limit beyond all bounds or that is no number."""
+    fields = {b"name": b"alice", b"state": b"active", b"generation": b"1", b"created_at": b"1"}
+    fields[field] = value
+    hex_id = "00" * 10
+    records = [
+        Record(f"{{{hex_id}}}", "hash", tuple(item for pair in fields.items() for item in pair)),
+        Record("names", "hash", (fields[b"name"], hex_id.encode())),
+    ]
+    with pytest.raises(BadExport, match=said):
+        await checked(records)
+    fields = fields | {b"name": b"alice"}
+    if field != b"name":
+        del fields[field]
+    records[0] = Record(records[0].key, "hash", tuple(item for pair in fields.items() for item in pair))
+    records[1] = Record("names", "hash", (b"alice", hex_id.encode()))
+    await checked(records)
+
+
+def test_more_than_a_client_can_have_is_not_even_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export of any length takes memory for one client alone."""
+    monkeypatch.setattr(backup_check, "MAX_ITEMS", 100)
+    check = ExportCheck()
+    part = Record("{" + "00" * 10 + "}:mail", "hash", (b"1", b"") * 10, 7)
+    for _ in range(5):
+        check.record(part)
+    with pytest.raises(BadExport, match=f"holds more of {'00' * 10} than there can be"):
+        check.record(part)
+
+
+def test_the_parts_of_a_client_are_put_together_in_a_time_that_grows_with_them() -> None:
+    """Not with their square: a long file would keep a thread busy for hours."""
+
+    def seconds(parts: int) -> float:
+        check, start = ExportCheck(), time.process_time()
+        for number in range(parts):
+            check.record(Record("{" + "00" * 10 + "}:mail", "hash", (b"%d" % number, b""), 7))
+        return time.process_time() - start
+
+    assert seconds(32_000) < 20 * max(seconds(4_000), 0.01)
 
 
 async def test_two_clients_of_one_name_or_node_are_refused(store: RedisStore, backup: RedisBackup) -> None:

@@ -1,6 +1,7 @@
 """/healthz, /readyz and /metrics over real sockets: what is answered, and what is not."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 
@@ -8,6 +9,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from sidecar.adapters import http_server
 from sidecar.adapters.http_server import MAX_CONNECTIONS, HttpServer
 from sidecar.adapters.vitals import Condition
 from sidecar.core.errors import ConfigError
@@ -136,22 +138,40 @@ async def test_a_fault_of_ours_is_one_short_answer(
     assert (await running.ask("/healthz"))[0] == 200
 
 
-async def test_connections_that_say_nothing_have_an_end(running: Running) -> None:
-    """One more than the most is closed at once; when one has gone, there is room again."""
+async def test_connections_that_say_nothing_keep_nobody_out(running: Running) -> None:
+    """One more than the most: the one that has been there longest makes room, and no other."""
     idle = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(MAX_CONNECTIONS)]
-    with pytest.raises((ConnectionError, aiohttp.ClientError)):
-        await running.ask("/healthz")
+    assert (await running.ask("/healthz"))[0] == 200
+    async with asyncio.timeout(5):
+        assert await idle[0][0].read() == b""
+    assert not any(reader.at_eof() for reader, _ in idle[1:])
+    reader, writer = idle[1]
+    writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
     for _, writer in idle:
         writer.close()
-        await writer.wait_closed()
-    async with asyncio.timeout(5):
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"], ids=["first", "second"])
+async def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
+    running: Running, monkeypatch: pytest.MonkeyPatch, first: bytes
+) -> None:
+    """However often another byte of it comes; on a connection that has asked before as well."""
+    monkeypatch.setattr(http_server, "KEEP_ALIVE", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(first + b"GET /healthz HTTP/1.1\r\na: ")
+
+    async def drip() -> None:
         while True:
-            try:
-                assert (await running.ask("/healthz"))[0] == 200
-            except aiohttp.ClientError:
-                await asyncio.sleep(0.01)  # the server has yet to see them go
-            else:
-                return
+            writer.write(b"b")
+            await asyncio.sleep(0.05)
+
+    dripping = asyncio.create_task(drip())
+    async with asyncio.timeout(3):
+        with contextlib.suppress(ConnectionError):
+            assert (await reader.read()).count(b"HTTP/1.1 ") == bool(first)
+    dripping.cancel()
+    writer.close()
 
 
 async def test_a_taken_port_is_the_operators_matter(running: Running) -> None:

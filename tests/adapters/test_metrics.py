@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 import sidecar
 from sidecar.adapters import lnd_calls as calls
-from sidecar.adapters import vitals
+from sidecar.adapters import pushes, vitals
 from sidecar.adapters.lnd import Lnd
 from sidecar.adapters.metrics import Facts, SidecarCollector, new_registry
 from sidecar.adapters.monitoring import Monitoring
+from sidecar.adapters.notifications import SIGNER_AWAY, STORE_AWAY, counted
 from sidecar.adapters.redis_setup import connect_socket, open_store
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.adapters.vitals import Census, Condition, Vitals
@@ -28,6 +30,7 @@ from tests.adapters.conftest import NODE, SAFE, Servers
 from tests.harness.notifying import ALICE, NO, Notifying
 from tests.harness.push_service import OK, PushService
 from tests.harness.sim_lnd import SimulatedLnd
+from tests.harness.store_contract import a_client
 
 LABELS = {
     *("type", "outcome", "reason", "event", "method", "limit", "code", "slug", "state", "kind", "call"),
@@ -114,6 +117,16 @@ def test_what_is_alerted_on_stands_at_nought_from_the_start() -> None:
         assert shown[f'sidecar_messages_dropped_total{{reason="{reason}"}}'] == 0
     assert shown[f'sidecar_webhook_sent_total{{method="{ONION_MESSAGE_INCOMING}"}}'] == 0
     assert shown['sidecar_message_seconds_count{outcome="done",type="invoice_request"}'] == 0
+
+
+def test_each_way_in_which_a_post_fails_stands_at_nought_from_the_start() -> None:
+    """Else the first of each kind would be missing in what is alerted on."""
+    slugs = re.findall(r', "([a-z-]+)"\)', inspect.getsource(pushes._slug))
+    assert {"timeout", "tls", "bad-answer"} <= set(slugs)
+    shown = series(registry_of({}))
+    others = (pushes.ADDRESS_REFUSED, pushes.BAD_URL, SIGNER_AWAY, STORE_AWAY)
+    for slug in (*slugs, *others, counted("status-404"), counted("status-503")):
+        assert shown[f'sidecar_webhook_failed_total{{reason="{slug}"}}'] == 0
 
 
 def test_no_label_says_who_somebody_is() -> None:
@@ -231,6 +244,25 @@ async def test_asking_costs_the_store_nothing() -> None:
     for _ in range(100):
         assert looked.ready
     assert store.probes == 1
+
+
+async def test_who_asks_for_a_status_gets_a_fresh_count_that_costs_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not more than once a second, and not where it takes long: then the background's has to do."""
+    store = Watched()
+    looked = Vitals(store, stream_up=lambda: True, allowed=lambda _: (0, 0))
+    await looked.recount()
+    store.clients = [(a_client(), Usage(slots=1, bytes=2))]
+    await looked.recount()
+    assert not looked.census.clients
+    monkeypatch.setattr(vitals, "FRESH", 0)
+    monkeypatch.setattr(vitals, "QUICK", -1)
+    await looked.recount()
+    assert not looked.census.clients
+    monkeypatch.setattr(vitals, "QUICK", 1)
+    await looked.recount()
+    assert looked.census.clients == {"active": 1}
 
 
 async def test_before_lnd_is_met_it_lives_and_is_not_ready() -> None:

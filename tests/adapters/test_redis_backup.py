@@ -307,3 +307,6 @@ async def test_a_store_that_holds_what_we_did_not_write_is_not_exported(
     server.command("HSET", f"{PREFIX}{{{alice.client_id.hex()}}}:slot:3", "expires_at", "12")
     with pytest.raises(StoreUnavailable, match=r"can't be exported.*slot 3 is not what its index says"):
         await exported(backup)
+    server.command("HSET", f"{PREFIX}{{{alice.client_id.hex()}}}:slots", "three", "1:2:3")
+    with pytest.raises(StoreUnavailable, match=r"can't be exported"):
+        await exported(backup)
