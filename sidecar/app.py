@@ -133,6 +133,10 @@ class Life:
         except ConfigError as error:
             log.warning("the settings can't be read anew: the old ones hold", error=str(error))
             return
+        except Exception:
+            # A fault of ours, or of a disk: the next change may be read again.
+            log.exception("the settings can't be read anew: the old ones hold")
+            return
         taken, waiting = config.changes(self._loaded.settings, loaded.settings)
         self._loaded = loaded
         logs.set_level(loaded.settings.loglevel)

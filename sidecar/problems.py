@@ -27,8 +27,8 @@ class Problems:
 
     def note(self, reason: str, text: str) -> None:
         """Remember a problem. The same reason again takes the place of the last one: a flood is one."""
-        if self._last and self._last[-1].reason == reason:
-            self._last.pop()
+        for earlier in [problem for problem in self._last if problem.reason == reason]:
+            self._last.remove(earlier)
         self._last.append(Problem(self._clock.now_ms(), reason, text))
 
     def newest_first(self) -> list[Problem]:

@@ -13,7 +13,7 @@ import grpc.aio
 
 from sidecar.adapters import lnd_calls as calls
 from sidecar.adapters.addresses import is_public
-from sidecar.adapters.lnd import LSPS_MESSAGE, Lnd
+from sidecar.adapters.lnd import Lnd
 from sidecar.adapters.lnd_calls import Call, Fault
 from sidecar.core.diagnosis_lnd import (
     Conf,
@@ -27,7 +27,6 @@ from sidecar.core.diagnosis_lnd import (
 )
 from sidecar.core.errors import LndSetupError, ModeChanged, SidecarError
 from sidecar.rpc import lightning_pb2 as ln
-from sidecar.rpc import signer_pb2 as signer
 from sidecar.rpc import state_pb2 as state
 
 CHECK_MACAROON = Call(
@@ -37,18 +36,7 @@ CHECK_MACAROON = Call(
 
 _MAX_CONF = 1 << 20
 
-_PROBES: tuple[tuple[Call[Any, Any], Any], ...] = (
-    (calls.GET_INFO, ln.GetInfoRequest()),
-    (calls.LIST_PEERS, ln.ListPeersRequest()),
-    (calls.LIST_CHANNELS, ln.ListChannelsRequest()),
-    (calls.GET_CHAN_INFO, ln.ChanInfoRequest()),
-    (calls.GET_NODE_INFO, ln.NodeInfoRequest()),
-    (calls.CONNECT_PEER, ln.ConnectPeerRequest()),
-    (calls.DISCONNECT_PEER, ln.DisconnectPeerRequest()),
-    (calls.DERIVE_SHARED_KEY, signer.SharedKeyRequest()),
-    (calls.SIGN_MESSAGE, ln.SignMessageRequest()),
-    (calls.SEND_CUSTOM, ln.SendCustomMessageRequest(type=LSPS_MESSAGE)),
-)
+_PROBES = ((calls.GET_INFO, ln.GetInfoRequest()), *calls.PROBES)
 # Each subscriber of LND's gets its own copy: a stream that is opened and ended takes nothing from another.
 _STREAMS: tuple[tuple[Call[Any, Any], Any], ...] = (
     (calls.PEER_EVENTS, ln.PeerEventSubscription()),

@@ -34,8 +34,6 @@ CALL_DEADLINE = 10.0
 # Seconds within which LND refuses a stream that it will not serve.
 _REFUSAL_WINDOW = 0.05
 
-LSPS_MESSAGE = 37913
-"""The type of a peer message that carries JSON-RPC (bLIP 50); LND needs no setting for it."""
 
 _NODE_KEY = signer.KeyDescriptor(key_loc=signer.KeyLocator(key_family=6, key_index=0))
 
@@ -277,18 +275,7 @@ class Lnd:
         Streams are not tried: they say so themselves when they are opened.
         Raises LndDenied naming each URI that the macaroon lacks; LndUnavailable.
         """
-        probes: list[tuple[Call[Any, Any], Any]] = [
-            (calls.LIST_PEERS, ln.ListPeersRequest()),
-            (calls.LIST_CHANNELS, ln.ListChannelsRequest()),
-            (calls.GET_CHAN_INFO, ln.ChanInfoRequest()),
-            (calls.GET_NODE_INFO, ln.NodeInfoRequest()),
-            (calls.CONNECT_PEER, ln.ConnectPeerRequest()),
-            (calls.DISCONNECT_PEER, ln.DisconnectPeerRequest()),
-            (calls.DERIVE_SHARED_KEY, signer.SharedKeyRequest()),
-            (calls.SIGN_MESSAGE, ln.SignMessageRequest()),
-            (calls.SEND_CUSTOM, ln.SendCustomMessageRequest(type=LSPS_MESSAGE)),
-        ]
-        lacking = [call.uri for call, request in probes if not await self._is_allowed(call, request)]
+        lacking = [call.uri for call, request in calls.PROBES if not await self._is_allowed(call, request)]
         if lacking:
             raise _missing_permissions(self._connector.macaroon_path, lacking)
 

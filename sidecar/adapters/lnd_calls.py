@@ -5,14 +5,15 @@ they were read off LND 0.20 and 0.21 (rpcperms/interceptor.go, macaroons/service
 """
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
+from sidecar.core.lsps0 import LSPS_MESSAGE
 from sidecar.rpc import lightning_pb2 as ln
 from sidecar.rpc import signer_pb2 as signer
 from sidecar.rpc import state_pb2 as state
@@ -65,6 +66,20 @@ CUSTOM_MODE_LINES = (
     "protocol.custom-init=39",
     "protocol.custom-nodeann=39",
 )
+
+PROBES: Sequence[tuple[Call[Any, Any], Any]] = (
+    (LIST_PEERS, ln.ListPeersRequest()),
+    (LIST_CHANNELS, ln.ListChannelsRequest()),
+    (GET_CHAN_INFO, ln.ChanInfoRequest()),
+    (GET_NODE_INFO, ln.NodeInfoRequest()),
+    (CONNECT_PEER, ln.ConnectPeerRequest()),
+    (DISCONNECT_PEER, ln.DisconnectPeerRequest()),
+    (DERIVE_SHARED_KEY, signer.SharedKeyRequest()),
+    (SIGN_MESSAGE, ln.SignMessageRequest()),
+    (SEND_CUSTOM, ln.SendCustomMessageRequest(type=LSPS_MESSAGE)),
+)
+"""Requests that do nothing, by which a permission that is lacking shows: of every call but GetInfo and
+the streams, on any LND."""
 """What lnd.conf of LND ≤ 0.20 needs. LND ≥ 0.21 does not start with them."""
 
 

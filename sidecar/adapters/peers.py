@@ -5,10 +5,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from sidecar.adapters import lnd_calls as calls
-from sidecar.adapters.lnd import LSPS_MESSAGE, Lnd
+from sidecar.adapters.lnd import Lnd
 from sidecar.adapters.lnd_calls import Call
 from sidecar.adapters.streams import Stream
 from sidecar.core.errors import LndUnavailable, PeerNotConnected
+from sidecar.core.lsps0 import LSPS_MESSAGE
 from sidecar.ports import PeerChange, PeersNow
 from sidecar.rpc import lightning_pb2 as ln
 

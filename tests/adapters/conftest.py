@@ -22,8 +22,10 @@ from sidecar.adapters.redis_setup import connect_socket, open_store
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.adapters.redis_webhooks import RedisWebhooks
 from tests.harness.admin_world import Running as AdminRunning
+from tests.harness.backup_kit import Kit
 from tests.harness.notifying import Notifying
 from tests.harness.push_service import PushService
+from tests.harness.shell import Shell
 
 NODE = bytes.fromhex("02") + bytes(range(32))
 Open = Callable[..., Awaitable[RedisStore]]
@@ -233,3 +235,17 @@ async def running(tmp_path: Path) -> AsyncIterator[AdminRunning]:
     yield running
     await running.channel.close()
     await server.stop(None)
+
+
+@pytest.fixture(scope="module")
+def one_server(shared_servers: Servers) -> Server:
+    """The embedded kind, for what does not differ between versions of Redis."""
+    return shared_servers.start(server_executable(), *SAFE)
+
+
+@pytest.fixture
+async def kit(one_server: Server, store_on: Callable[..., RedisStore], shell: Shell) -> AsyncIterator[Kit]:
+    """What backups are made with, over an empty Redis."""
+    one_server.command("FLUSHALL")
+    async with Kit(one_server, NODE, store_on(one_server), shell).serving() as kit:
+        yield kit

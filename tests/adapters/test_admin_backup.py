@@ -3,41 +3,21 @@
 import asyncio
 import os
 import resource
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
 from sidecar.adapters.admin_client import socket_target
-from sidecar.adapters.redis_embedded import server_executable
-from sidecar.adapters.redis_store import RedisStore
 from sidecar.core.backup import ExportWriter, Header, Record
 from sidecar.core.errors import BadExport, OperatorError, StoreNotEmpty, StoreUnavailable
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
-from tests.adapters.conftest import NODE, SAFE, Server, Servers
+from tests.adapters.conftest import NODE
 from tests.harness.admin_world import Refusal
 from tests.harness.backup_kit import Kit, an_offer
 from tests.harness.backup_scene import exported, furnish
-from tests.harness.shell import Shell
 from tests.harness.store_contract import DAY, a_client, a_node, an_invoice, until
 from tests.harness.webhook_contract import MOST, a_webhook
-
-StoreOn = Callable[..., RedisStore]
-
-
-@pytest.fixture(scope="module")
-def one_server(shared_servers: Servers) -> Server:
-    """The embedded kind: what differs between versions is test_redis_backup.py's."""
-    return shared_servers.start(server_executable(), *SAFE)
-
-
-@pytest.fixture
-async def kit(one_server: Server, store_on: StoreOn, shell: Shell) -> AsyncIterator[Kit]:
-    """Over an empty Redis."""
-    one_server.command("FLUSHALL")
-    async with Kit(one_server, NODE, store_on(one_server), shell).serving() as kit:
-        yield kit
-
 
 # --- export and import ------------------------------------------------------------------------------
 

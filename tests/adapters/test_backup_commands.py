@@ -6,38 +6,18 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sidecar.adapters.admin_client import AdminClient
-from sidecar.adapters.redis_embedded import server_executable
-from sidecar.adapters.redis_store import RedisStore
 from sidecar.cli import backup_commands
 from sidecar.core.errors import BadExport, OperatorError
 from sidecar.rpc.sidecar.v1 import admin_pb2
-from tests.adapters.conftest import NODE, SAFE, Server, Servers
+from tests.adapters.conftest import NODE
 from tests.harness.backup_kit import Kit, an_offer
 from tests.harness.backup_scene import furnish
-from tests.harness.shell import Shell
-
-StoreOn = Callable[..., RedisStore]
-
-
-@pytest.fixture(scope="module")
-def one_server(shared_servers: Servers) -> Server:
-    """The embedded kind: what differs between versions is test_redis_backup.py's."""
-    return shared_servers.start(server_executable(), *SAFE)
-
-
-@pytest.fixture
-async def kit(one_server: Server, store_on: StoreOn, shell: Shell) -> AsyncIterator[Kit]:
-    """Over an empty Redis."""
-    one_server.command("FLUSHALL")
-    async with Kit(one_server, NODE, store_on(one_server), shell).serving() as kit:
-        yield kit
-
 
 # --- export and import ------------------------------------------------------------------------------
 

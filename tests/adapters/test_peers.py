@@ -12,12 +12,13 @@ import pytest
 
 from sidecar.adapters import lnd_calls as calls
 from sidecar.adapters import peers as peers_module
-from sidecar.adapters.lnd import LSPS_MESSAGE, Lnd
+from sidecar.adapters.lnd import Lnd
 from sidecar.adapters.onions import CustomOnions
 from sidecar.adapters.peers import CustomLsps, LndPeers, NativeLsps
 from sidecar.adapters.streams import Stream
 from sidecar.core import keys
 from sidecar.core.errors import LndDenied, LndUnavailable, PeerNotConnected
+from sidecar.core.lsps0 import LSPS_MESSAGE
 from sidecar.ports import LspsTransport, PeerChange, Peers, PeersNow
 from sidecar.rpc import lightning_pb2 as ln
 from tests.harness.counted import Counted

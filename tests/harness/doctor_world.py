@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -13,13 +11,10 @@ from unittest.mock import patch
 
 import grpc
 import grpc.aio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from sidecar.rpc import lightning_pb2 as ln
 from tests.harness import sim_lnd
+from tests.harness.certificates import self_signed
 from tests.harness.sim_lnd import SimulatedLnd
 from tests.harness.sim_node import Mode
 from tests.harness.sim_services import LightningService
@@ -46,7 +41,7 @@ class TellingLnd(SimulatedLnd):
 
     def use_certificate(self, *, days: int, address: str = "127.0.0.1") -> None:
         """Show a certificate that ends in so many days and is for this address, from the next start on."""
-        self._key, certificate = _certificate(days, address)
+        self._key, certificate = self_signed(days, address, names=())
         self.tls_path.write_bytes(certificate)
 
 
@@ -71,26 +66,3 @@ class _TellingService(LightningService):
         if not self._sim.macaroon_pays:
             await context.abort(grpc.StatusCode.UNKNOWN, "permission denied")
         return ln.CheckMacPermResponse(valid=True)
-
-
-def _certificate(days: int, address: str) -> tuple[bytes, bytes]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sidecar test")])
-    now = dt.datetime.now(dt.UTC)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=100))
-        .not_valid_after(now + dt.timedelta(days=days))
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return pem, certificate.public_bytes(serialization.Encoding.PEM)
