@@ -12,6 +12,7 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -282,6 +283,8 @@ class Terminal:
                 "PYTHONIOENCODING": encoding,
             },
             start_new_session=True,
+            # A shell's jobs in the background ignore it, and so would this one.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread here holds a lock
         )
 
     def until(self, words: bytes) -> None:
