@@ -222,10 +222,10 @@ class Sidecar:
 
     async def finish(self) -> None:
         """Take no more messages and calls, and return when what was taken is done."""
-        if self._listening is not None:
-            await self._listening.stop(grace=1)
         if self._transport is not None:
             self._transport.finish()
+        if self._listening is not None:
+            await self._listening.stop(grace=1)
         if self._service is not None:
             await asyncio.wait([self._service])
         if self._mailroom is not None:

@@ -317,7 +317,8 @@ async def test_permissions_are_printed_for_both_kinds_of_lnd(shell: Shell) -> No
     """A ready lncli line each, and what the macaroon is worth."""
     text = (await shell.run("macaroon-permissions", "--network", "regtest")).text()
     native, custom = (line for line in text.splitlines() if line.startswith("lncli "))
-    start = "lncli --network=regtest bakemacaroon --save_to=sidecar.macaroon uri:/lnrpc.Lightning/GetInfo "
+    bake = "lncli --network=regtest bakemacaroon --save_to=sidecar.macaroon --root_key_id=66"
+    start = f"{bake} uri:/lnrpc.Lightning/GetInfo "
     assert native.startswith(start)
     assert custom.startswith(start)
     assert native.endswith("/SubscribeOnionMessages uri:/lnrpc.Lightning/SendOnionMessage")

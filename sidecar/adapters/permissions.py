@@ -33,6 +33,10 @@ WARNING = (
 )
 
 
+ROOT_KEY_ID = 66
+"""Of the sidecar's macaroon alone, so that `lncli deletemacaroonid 66` makes a stolen one useless."""
+
+
 def permissions(uris: Sequence[str]) -> list[str]:
     """`uris` as `lncli bakemacaroon` takes them."""
     return [f"uri:{uri}" for uri in uris]
@@ -41,4 +45,5 @@ def permissions(uris: Sequence[str]) -> list[str]:
 def bake_command(uris: Sequence[str], network: str | None = None) -> str:
     """A ready command line that bakes a macaroon for just `uris`; lncli's own network without `network`."""
     lncli = f"lncli --network={network}" if network else "lncli"
-    return " ".join([lncli, "bakemacaroon", "--save_to=sidecar.macaroon", *permissions(uris)])
+    options = ["--save_to=sidecar.macaroon", f"--root_key_id={ROOT_KEY_ID}"]
+    return " ".join([lncli, "bakemacaroon", *options, *permissions(uris)])
