@@ -34,7 +34,7 @@ class LndFiles(Protocol):
 
 
 class CommandFailed(Exception):
-    """A `sidecar` command ended with a non-zero exit; `args` are its exit code and stderr."""
+    """A `sidecar` command ended with a non-zero exit; `args` are its exit code, stderr and stdout."""
 
 
 class SidecarProcess(Running):
@@ -171,7 +171,7 @@ class SidecarProcess(Running):
         )
         stdout, stderr = await process.communicate()
         if process.returncode != 0:
-            raise CommandFailed(process.returncode, stderr.decode())
+            raise CommandFailed(process.returncode, stderr.decode(), stdout.decode())
         return stdout.decode()
 
     async def json(self, *arguments: str) -> Any:
