@@ -239,7 +239,7 @@ async def test_names_that_are_taken_or_bad_are_one_clear_line(sidecar: SidecarPr
     for name, wanted in (("alice", "already"), ("no spaces", "is no name")):
         with pytest.raises(CommandFailed, match=wanted) as failure:
             await sidecar.command("client", "add", name)
-        code, stderr = failure.value.args
+        code, stderr, _ = failure.value.args
         assert code == 1
         assert stderr.count("\n") == 1
 
