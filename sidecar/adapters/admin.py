@@ -26,7 +26,6 @@ from sidecar.core.errors import (
     ConfigError,
     NameTaken,
     NoSuchClient,
-    NoSuchInvoice,
 )
 from sidecar.core.mailbox import LetterNote, MailUse
 from sidecar.core.model import (
@@ -132,16 +131,8 @@ def _usage(invoices: Sequence[StoredInvoice]) -> Usage:
 _NOTHING = Usage(slots=0, bytes=0)
 
 
-async def _no_letters(_client_id: bytes) -> Sequence[LetterNote]:
-    return []
-
-
 DryRun = Callable[[admin_pb2.DryRunRequest], Awaitable[admin_pb2.DryRunResponse]]
 """What a payer would get, as adapters.admin_backup.DryRunner tells."""
-
-
-async def _no_dry_run(request: admin_pb2.DryRunRequest) -> admin_pb2.DryRunResponse:
-    raise NoSuchInvoice(f"no invoice is stored in slot {request.slot}")
 
 
 class AdminService(admin_pb2_grpc.AdminServicer):
@@ -158,9 +149,9 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         status: Callable[[], Awaitable[StatusSnapshot]],
         allowed: Allowed,
         *,
-        letters: Callable[[bytes], Awaitable[Sequence[LetterNote]]] = _no_letters,
-        mail_use: Callable[[bytes], MailUse | None] = lambda _: None,
-        dry_run: DryRun = _no_dry_run,
+        letters: Callable[[bytes], Awaitable[Sequence[LetterNote]]],
+        mail_use: Callable[[bytes], MailUse | None],
+        dry_run: DryRun,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store

@@ -18,6 +18,7 @@ from sidecar.adapters import lnd_calls as calls
 from sidecar.adapters.lnd_calls import A, Call, Fault, Q
 from sidecar.adapters.lnd_channel import Connector, Line
 from sidecar.core import keys
+from sidecar.core.diagnosis_lnd import CUSTOM_LINES
 from sidecar.core.errors import LndDenied, LndSetupError, LndUnavailable, ModeChanged, SidecarError
 from sidecar.rpc import lightning_pb2 as ln
 from sidecar.rpc import signer_pb2 as signer
@@ -349,5 +350,5 @@ def _missing_permissions(path: Path, uris: list[str]) -> LndDenied:
 
 
 def _custom_mode_setup(what: str) -> LndSetupError:
-    lines = ", ".join(calls.CUSTOM_MODE_LINES)
+    lines = ", ".join(CUSTOM_LINES)
     return LndSetupError(f"{what}: put {lines} into lnd.conf (LND 0.20 or earlier) and restart LND")

@@ -61,12 +61,6 @@ DERIVE_SHARED_KEY = Call("/signrpc.Signer/DeriveSharedKey", signer.SharedKeyRequ
 GET_STATE = Call("/lnrpc.State/GetState", state.GetStateRequest, state.GetStateResponse)
 STATES = Call("/lnrpc.State/SubscribeState", state.SubscribeStateRequest, state.SubscribeStateResponse)
 
-CUSTOM_MODE_LINES = (
-    "protocol.custom-message=513",
-    "protocol.custom-init=39",
-    "protocol.custom-nodeann=39",
-)
-
 PROBES: Sequence[tuple[Call[Any, Any], Any]] = (
     (LIST_PEERS, ln.ListPeersRequest()),
     (LIST_CHANNELS, ln.ListChannelsRequest()),

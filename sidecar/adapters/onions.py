@@ -29,17 +29,7 @@ class _Onions(Stream[A, Received], ABC):
     what = "onion messages"
     log_level = logging.WARNING
     _mode: ClassVar[Mode]
-
-    def __init__(
-        self,
-        lnd: Lnd,
-        count: Callable[[str], None],
-        *,
-        queue_size: int = QUEUE_SIZE,
-        died: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        super().__init__(lnd, count, queue_size=queue_size, died=died)
-        self._node_id: bytes | None = None
+    _node_id: bytes | None = None
 
     async def _before(self) -> None:
         # An LND that is upgraded under us still has the old stream, and nothing comes over it.

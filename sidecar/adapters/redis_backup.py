@@ -46,7 +46,7 @@ class RedisBackup:
         """`node_id`: LND's, 33 bytes, as RedisStore has it."""
         self._link = link
         self._keys = Keys(node_id)
-        self._prefix = self._keys.names.removesuffix("names")
+        self._prefix = self._keys.prefix
         self._aside = f"{self._prefix}import:"
         self._aside_keys = f"{self._prefix}import"
 

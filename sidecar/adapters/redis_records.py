@@ -75,16 +75,17 @@ class Keys:
 
     def __init__(self, node_id: bytes) -> None:
         """`node_id`: the LND node's public key, 33 bytes."""
-        self._prefix = f"sis:{node_id.hex()}:"
-        self.names = self._prefix + "names"
-        self.nodes = self._prefix + "nodes"
-        self.mail_uses = self._prefix + "mail"
-        self.webhook_nodes = self._prefix + "webhooks"
-        self.probe = self._prefix + "probe"
+        self.prefix = f"sis:{node_id.hex()}:"
+        """What all of them begin with."""
+        self.names = self.prefix + "names"
+        self.nodes = self.prefix + "nodes"
+        self.mail_uses = self.prefix + "mail"
+        self.webhook_nodes = self.prefix + "webhooks"
+        self.probe = self.prefix + "probe"
 
     def client(self, client_id: bytes) -> str:
         """The client's own record."""
-        return f"{self._prefix}{{{client_id.hex()}}}"
+        return f"{self.prefix}{{{client_id.hex()}}}"
 
     def index(self, client_id: bytes) -> str:
         """Which slots the client has used, and how much of each."""
@@ -108,11 +109,11 @@ class Keys:
 
     def webhooks(self, wallet: bytes) -> str:
         """The webhooks of the wallet with that node id."""
-        return f"{self._prefix}{{{wallet.hex()}}}:webhooks"
+        return f"{self.prefix}{{{wallet.hex()}}}:webhooks"
 
     def deliveries(self, wallet: bytes) -> str:
         """What became of the notifications to that wallet's webhooks."""
-        return f"{self._prefix}{{{wallet.hex()}}}:deliveries"
+        return f"{self.prefix}{{{wallet.hex()}}}:deliveries"
 
 
 QUOTA_FIELDS = tuple(each.name for each in fields(Quota))

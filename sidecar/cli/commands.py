@@ -157,29 +157,29 @@ def update(args: argparse.Namespace, settings: Settings) -> str:
         raise ConfigError(f"nothing to change: give --reset, or one of --{', --'.join(LIMITS)}")
     with connect(settings) as server:
         client = server.update(args.name, changes, [LIMITS[each][0] for each in reset]).client
-    if args.json:
-        return as_json(_client_json(client))
     beyond = client.slots_used > client.limits.slots or client.bytes_used > client.limits.bytes
     note = "\n\nMore than that is stored: what is there stays until it is replaced, or ends."
-    return _client_text(client) + (note if beyond else "")
+    return _said(args, client, _client_text(client) + (note if beyond else ""))
+
+
+def _said(args: argparse.Namespace, client: "admin_pb2.Client", text: str) -> str:
+    """What a command that changed a client prints: the client for scripts, a text for people."""
+    return as_json(_client_json(client)) if args.json else text
 
 
 def pause(args: argparse.Namespace, settings: Settings) -> str:
     """Serve nothing for a client for now."""
     with connect(settings) as server:
         client = server.pause(args.name).client
-    if args.json:
-        return as_json(_client_json(client))
-    return f"client {client.name} is paused: nothing is served for it, and all that it has stays"
+    text = f"client {client.name} is paused: nothing is served for it, and all that it has stays"
+    return _said(args, client, text)
 
 
 def resume(args: argparse.Namespace, settings: Settings) -> str:
     """Serve a paused client again."""
     with connect(settings) as server:
         client = server.resume(args.name).client
-    if args.json:
-        return as_json(_client_json(client))
-    return f"client {client.name} is served"
+    return _said(args, client, f"client {client.name} is served")
 
 
 def mailbox(args: argparse.Namespace, settings: Settings) -> str:
@@ -240,20 +240,18 @@ def rebind(args: argparse.Namespace, settings: Settings) -> str:
     node_id = _node_id(args)
     with connect(settings) as server:
         client = server.rebind(args.name, node_id).client
-    if args.json:
-        return as_json(_client_json(client))
+    text = f"client {client.name}: its node is learnt anew, when its wallet leaves its next invoice"
     if client.node_id:
-        return f"client {client.name} is node {client.node_id}"
-    return f"client {client.name}: its node is learnt anew, when its wallet leaves its next invoice"
+        text = f"client {client.name} is node {client.node_id}"
+    return _said(args, client, text)
 
 
 def timestamps(args: argparse.Namespace, settings: Settings) -> str:
     """Choose how a client's notifications are dated."""
     with connect(settings) as server:
         client = server.set_timestamps(args.name, args.form).client
-    if args.json:
-        return as_json(_client_json(client))
-    return f"client {client.name}: timestamps {client.timestamps or 'as the server says'}"
+    text = f"client {client.name}: timestamps {client.timestamps or 'as the server says'}"
+    return _said(args, client, text)
 
 
 def list_clients(args: argparse.Namespace, settings: Settings) -> str:
@@ -317,9 +315,8 @@ def revoke(args: argparse.Namespace, settings: Settings) -> str:
     """Serve nothing for a client any more."""
     with connect(settings) as server:
         client = server.revoke(args.name).client
-    if args.json:
-        return as_json(_client_json(client))
-    return f"client {client.name} is revoked: its invoices are gone, and nothing is served for it"
+    text = f"client {client.name} is revoked: its invoices are gone, and nothing is served for it"
+    return _said(args, client, text)
 
 
 def remove(args: argparse.Namespace, settings: Settings) -> str:

@@ -22,7 +22,7 @@ from sidecar.core.errors import AdminDenied, OperatorError
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 from tests.harness.admin_world import DEFAULTS, Running, told
 from tests.harness.memory_store import MemoryStore
-from tests.harness.shell import Issuer
+from tests.harness.shell import Issuer, no_dry_run
 
 # --- the socket ---------------------------------------------------------------------------------
 
@@ -31,7 +31,12 @@ def service() -> AdminService:
     """A service over nothing."""
     store = MemoryStore()
     clients = RunningClients(Bindings(store, Counter()), DEFAULTS, lambda: None)
-    return AdminService(store, Issuer(), clients, told, DEFAULTS)
+    return AdminService(
+        *(store, Issuer(), clients, told, DEFAULTS),
+        letters=store.mail_list,
+        mail_use=clients.mail_use,
+        dry_run=no_dry_run,
+    )
 
 
 async def test_only_the_servers_user_may_open_the_socket(tmp_path: Path) -> None:

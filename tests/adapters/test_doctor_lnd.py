@@ -10,7 +10,7 @@ import pytest
 from sidecar.adapters import doctor_lnd, lnd_calls, permissions
 from sidecar.cli.doctor import examine
 from sidecar.config import load
-from sidecar.core import diagnosis_lnd, keys
+from sidecar.core import keys
 from sidecar.core.diagnosis import Finding, Level, worst
 from sidecar.rpc import state_pb2 as state
 from tests.harness.doctor_world import PEER, TellingLnd
@@ -341,7 +341,6 @@ async def test_the_clock_is_held_against_lnds_best_block(lnd: TellingLnd) -> Non
     saw((await look(lnd))["clock"], Level.FAILURE, "4 hours behind", "timedatectl")
 
 
-def test_the_lines_are_those_that_the_server_tells_of() -> None:
-    """One list for both."""
-    assert diagnosis_lnd.CUSTOM_LINES == lnd_calls.CUSTOM_MODE_LINES
+def test_the_recipe_does_not_allow_what_tells_a_macaroon_that_allows_more() -> None:
+    """Or every macaroon would be taken for one that pays."""
     assert doctor_lnd.CHECK_MACAROON.uri not in permissions.NATIVE

@@ -15,6 +15,7 @@ from sidecar.adapters import lnd_calls as calls
 from sidecar.adapters.lnd import Lnd, LndNodeKey, LndSigner, NodeInfo
 from sidecar.adapters.lnd_calls import Call, Fault, fault_of
 from sidecar.core import keys
+from sidecar.core.diagnosis_lnd import CUSTOM_LINES
 from sidecar.core.errors import (
     BadPoint,
     ForbiddenPoint,
@@ -92,7 +93,7 @@ async def test_describe_finds_the_mode_by_itself(tmp_path: Path, mode: Mode, ver
     ("mode", "named"),
     [
         ("native", ["protocol.no-onion-messages"]),
-        ("custom", list(calls.CUSTOM_MODE_LINES)),
+        ("custom", list(CUSTOM_LINES)),
     ],
 )
 async def test_a_missing_bit_39_names_the_lines_of_lnd_conf(

@@ -20,10 +20,12 @@ from sidecar.adapters.admin_webhooks import WebhooksService
 from sidecar.allowances import Allowances
 from sidecar.bindings import Bindings
 from sidecar.clients import RunningClients
+from sidecar.core.errors import NoSuchInvoice
 from sidecar.core.mailbox import MailUse
 from sidecar.core.model import Client
 from sidecar.core.webhooks import Delivery
 from sidecar.lsps import LspsService, LspsSettings
+from sidecar.rpc.sidecar.v1 import admin_pb2
 from tests.harness import allowed
 from tests.harness.fakes import FakeClock, NotedNotifier
 from tests.harness.memory_store import MemoryStore
@@ -118,6 +120,11 @@ def _text(stream: io.TextIOWrapper) -> str:
     return stream.read()
 
 
+async def no_dry_run(request: admin_pb2.DryRunRequest) -> admin_pb2.DryRunResponse:
+    """As of a server where no slot has an invoice."""
+    raise NoSuchInvoice(f"no invoice is stored in slot {request.slot}")
+
+
 class Issuer:
     """Paths that say whose they are; fails with `error` while there is one."""
 
@@ -166,6 +173,7 @@ class Served(Shell):
             *(self.store, self.issuer, clients, telling(STATUS), self.allowances),
             letters=self.store.mail_list,
             mail_use=self.mail.get,
+            dry_run=no_dry_run,
         )
         self.hooks = MemoryWebhooks()
         self.notifier = NoPushes()
