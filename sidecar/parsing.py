@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 T = TypeVar("T")
 
@@ -85,8 +85,8 @@ def path(text: str) -> Path:
     try:
         if text and "\0" not in text:
             return Path(text).expanduser().absolute()
-    except RuntimeError:  # ~user of nobody here
-        pass
+    except RuntimeError:  # ~user of nobody here, or ~ in a container whose user is just a number
+        raise ValueError("a path from the root: there is no such home directory here") from None
     raise ValueError("a path")
 
 
@@ -111,19 +111,64 @@ def address(default_port: int | None = None) -> Callable[[str], str]:
     return parse
 
 
+def endpoint(default_port: int) -> Callable[[str], tuple[str, int]]:
+    """The two parts of host:port, an IPv6 host without its brackets."""
+
+    def parse(text: str) -> tuple[str, int]:
+        host, _, port = address(default_port)(text).rpartition(":")
+        return host.strip("[]"), int(port)
+
+    return parse
+
+
+REDIS_FORMS = (
+    "redis://HOST…, unix:///PATH, redis+sentinel://HOST[,HOST…]/MASTER or redis+cluster://HOST[,HOST…],"
+    " with rediss for TLS"
+)
+
+_SEVERAL_HOSTS = re.compile(
+    r"rediss?\+(?P<kind>sentinel|cluster)://(?:[^/?#]*@)?(?P<hosts>[^/?#@]+)(?P<path>/[^?#]*)?(?:\?[^#]*)?"
+)
+
+
 def redis_url(text: str) -> str:
-    """A URL that redis-py takes."""
+    """A URL of one of the REDIS_FORMS; adapters/redis_connect.py reads the rest of it."""
     # A typo must not be taken for the embedded server: that would hide the invoices kept elsewhere.
     try:
-        parts = urlsplit(text)
-        parts.port  # noqa: B018 - raises when it is no number
-        whole = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname)
+        whole = _leads_to_redis(text)
     except ValueError:
         whole = False
     # urlsplit leaves these out in silence, and redis-py would too: two lines would be one wrong host.
-    if re.search(r"[\t\r\n]", text) or not whole or parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("redis://HOST…, rediss://HOST…, unix:///PATH, or `embedded`")
+    if re.search(r"[\t\r\n]", text) or not whole:
+        raise ValueError(f"{REDIS_FORMS}, or `embedded`")
     return text
+
+
+def with_password(url: str, password: str) -> str:
+    """A Redis URL with a password in it; it has none before. Raises ValueError."""
+    if not password:
+        raise ValueError("it is empty")
+    scheme, _, rest = url.partition("://")
+    # Not urlsplit: it knows nothing of several hosts.
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, _, hosts = authority.rpartition("@")
+    if ":" in user:
+        raise ValueError("the URL has a password already")
+    return f"{scheme}://{user}:{quote(password, safe='')}@{hosts}{rest.removeprefix(authority)}"
+
+
+def _leads_to_redis(text: str) -> bool:
+    several = _SEVERAL_HOSTS.fullmatch(text)
+    if several is not None:
+        hosts = [urlsplit(f"//{host}") for host in several["hosts"].split(",")]
+        # A port that is no number raises.
+        named = all(host.hostname and host.port != 0 for host in hosts)
+        return named and (several["kind"] == "cluster" or bool((several["path"] or "").strip("/")))
+    parts = urlsplit(text)
+    parts.port  # noqa: B018 - raises when it is no number
+    if parts.scheme == "unix":
+        return bool(parts.path)
+    return parts.scheme in ("redis", "rediss") and bool(parts.hostname)
 
 
 def _words(text: str) -> list[str]:

@@ -2,16 +2,17 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from sidecar.adapters.redis_link import unavailable
-from sidecar.adapters.redis_setup import check_server, connect, connect_socket, place
+from sidecar.adapters.redis_connect import connect, connect_socket, is_local, place
+from sidecar.adapters.redis_masters import Masters, unavailable
+from sidecar.adapters.redis_setup import check_server
 from sidecar.core.diagnosis import RedisFacts
 from sidecar.core.errors import StoreSetupError
 from sidecar.core.model import Durability
@@ -38,25 +39,29 @@ async def examine(
 ) -> tuple[RedisFacts, Path | None]:
     """What a Redis says of itself, and its directory if that may be on this machine.
 
+    Of a Cluster it is the worst that any master says. A Sentinel is asked for its master alone.
     Without `url` it is the embedded one, at `socket`. Raises ConfigError, StoreUnavailable.
     """
     if url is not None:
-        redis, where, local = connect(url), place(url), _is_local(url)
+        masters: Masters = connect(url)
+        where, local = place(url), is_local(url)
     elif socket is not None:
-        redis, where, local = connect_socket(socket), "embedded", True
+        masters, where, local = connect_socket(socket), "embedded", True
     else:
         raise ValueError("neither a URL nor a socket")
     try:
         try:
-            report = await check_server(redis, Durability(durability), where)
+            report = await check_server(masters, Durability(durability), where)
         except StoreSetupError as error:
             return RedisFacts(str(error), refused=True), None
         try:
-            return await _facts(redis, report.description, now), await _directory(redis) if local else None
+            each = [one.redis for one in await masters.each()]
+            found = [await _facts(redis, report.description, now) for redis in each]
+            return _worst(found), await _directory(each[0]) if local else None
         except (RedisError, OSError) as error:
             raise unavailable(error) from error
     finally:
-        await redis.aclose()
+        await masters.aclose()
 
 
 async def _facts(redis: Redis, description: str, now: Callable[[], float]) -> RedisFacts:
@@ -79,14 +84,22 @@ async def _facts(redis: Redis, description: str, now: Callable[[], float]) -> Re
     )
 
 
+def _worst(found: Sequence[RedisFacts]) -> RedisFacts:
+    """The facts of several masters as if they were one: the fullest, and what is wrong with any."""
+    fullest = max(found, key=lambda each: each.used_memory / (each.max_memory or each.machine_memory or 1))
+    return replace(
+        fullest,
+        aof_write_failed=any(each.aof_write_failed for each in found),
+        aof_rewrite_failed=any(each.aof_rewrite_failed for each in found),
+        snapshot_failed=any(each.snapshot_failed for each in found),
+        replicas=sum(each.replicas for each in found),
+        ahead=max((each.ahead for each in found), key=abs),
+    )
+
+
 async def _directory(redis: Redis) -> Path | None:
     try:
         found = (await redis.config_get("dir")).get("dir")
     except ResponseError:
         return None
     return Path(found) if found else None
-
-
-def _is_local(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "unix" or parts.hostname in ("127.0.0.1", "::1", "localhost")

@@ -5,7 +5,8 @@ so is all of one wallet's webhooks; two clients may be read a moment apart, and 
 meanwhile is in the export or not.
 
 An import is written aside, where nothing reads it, and put in force in one step. What a crash
-leaves aside is never served, and the next import clears it away.
+leaves aside is never served, and the next import clears it away. In a Cluster there is no such step:
+the indexes are put in force first, then client after client, wallet after wallet.
 """
 
 import contextlib
@@ -13,12 +14,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sidecar.adapters.backup_check import SHARED, ExportCheck, owner_of
-from sidecar.adapters.redis_link import BATCH, Command, RedisLink, Script
+from sidecar.adapters.redis_link import BATCH, RedisLink, Script
+from sidecar.adapters.redis_masters import Argument, Command
 from sidecar.adapters.redis_records import Keys, to_client_id, to_letter_entries, to_node_id
 from sidecar.core.backup import Record
 from sidecar.core.errors import BadExport, StoreNotEmpty, StoreUnavailable
 
 FINISH_IMPORT = Script("finish_import")
+PUT_IN_FORCE = Script("put_in_force")
 
 BATCH_BYTES = 1 << 20
 """Bytes that are written in one pipeline."""
@@ -83,19 +86,14 @@ class RedisBackup:
         found: set[bytes] = set()
         async for part in self._link.scan(self._keys.webhook_nodes):
             found |= {to_node_id(node) for node in part}
-        async for key in self._scan(f"{self._prefix}{{*}}:deliveries"):
+        async for key in self._scan("{*}:deliveries"):
             found.add(bytes.fromhex(owner_of(key)[0]))
         return sorted(found)
 
     async def _scan(self, pattern: str) -> AsyncIterator[str]:
         """Keys behind the prefix; some may come twice."""
-        cursor = 0
-        while True:
-            ((cursor, found),) = await self._link.read(("SCAN", cursor, "MATCH", pattern, "COUNT", 1_000))
-            for key in found:
-                yield key.decode().removeprefix(self._prefix)
-            if cursor == 0:
-                return
+        async for key in self._link.scan_keys(self._prefix + pattern):
+            yield self._behind_prefix(key)
 
     async def _client(self, client_id: bytes, name: bytes) -> list[Record]:
         """All of one client, as it was at one moment; nothing when it is gone."""
@@ -182,8 +180,8 @@ class RedisBackup:
     async def check_empty(self) -> None:
         """Raise StoreNotEmpty, which says what is there, unless the node has no records."""
         others = 0
-        async for key in self._scan(f"{self._prefix}*"):
-            if key not in ("probe", "import") and not key.startswith("import:"):
+        async for key in self._scan("*"):
+            if key.partition(":")[0] not in ("probe", "import"):
                 others += 1
         if others:
             clients, wallets = await self._link.read(
@@ -206,10 +204,7 @@ class RedisBackup:
         try:
             (now,) = await self._link.read(("TIME",))
             restored = await self._write_aside(records, _milliseconds(now))
-            (there,) = await self._link.change(
-                FINISH_IMPORT, [self._aside_keys], [self._prefix, self._aside], "import"
-            )
-            if there:
+            if await (self._finish_by_slots() if self._link.clustered else self._finish()):
                 raise StoreNotEmpty("something was kept here during the import: nothing was imported")
         except BaseException:
             with contextlib.suppress(StoreUnavailable):
@@ -217,8 +212,48 @@ class RedisBackup:
             raise
         return restored
 
+    async def _finish(self) -> bool:
+        """Put all in force; True when something is there already, and nothing was changed."""
+        args: list[Argument] = [self._prefix, self._aside]
+        (there,) = await self._link.change(FINISH_IMPORT, [self._aside_keys], args, "import")
+        return bool(there)
+
+    async def _finish_by_slots(self) -> bool:
+        """The same in a Cluster: what breaks off here leaves a part in force."""
+        (names,) = await self._link.read(("SMEMBERS", self._aside_keys))
+        owned: dict[str, list[str]] = {}
+        for name in sorted(name.decode() for name in names):
+            owned.setdefault(name.partition("}")[0], []).append(name)
+        # An index that points to nobody yet does no harm; a client that is in no index would be unseen.
+        groups = sorted(owned.values(), key=lambda group: group[0] not in SHARED)
+        done = 0
+        try:
+            for group in groups:
+                keys = [key for name in group for key in (self._aside_key(name), self._prefix + name)]
+                (there,) = await self._link.change(PUT_IN_FORCE, keys, [], "import", durable=False)
+                if there and not done:
+                    return True
+                if there:
+                    raise StoreUnavailable("something else was kept meanwhile")
+                done += 1
+            # Not each by itself: what is written before a change that is on disk is there too.
+            await self._link.probe(self._keys.probe)
+            await self._link.change_command("DEL", self._aside_keys)
+        except StoreUnavailable as error:
+            if not done:
+                raise
+            raise StoreUnavailable(
+                f"the import is in force in part: delete the keys {self._prefix}*, and import again ({error})"
+            ) from error
+        return False
+
+    def _aside_key(self, name: str) -> str:
+        """Where a key is written first: in the Cluster slot of the key itself, so that it can be renamed."""
+        return f"{self._aside}{name}" if "{" in name else f"{self._aside}{{{self._prefix}{name}}}"
+
     async def _write_aside(self, records: AsyncIterable[Record], now_ms: int) -> Restored:
         restored = Restored()
+        names: list[str] = []
         commands: list[Command] = []
         size, mail_gone = 0, False
         async for record in records:
@@ -228,20 +263,24 @@ class RedisBackup:
             if gone or (record.key == "mail" and mail_gone):
                 continue
             _count(record, now_ms, restored)
+            names.append(record.key)
             commands += self._writing(record)
             size += sum(map(len, record.items))
             if len(commands) >= BATCH or size >= BATCH_BYTES:
-                await self._link.change_together(*commands)
-                commands, size = [], 0
+                await self._write(names, commands)
+                names, commands, size = [], [], 0
         if commands:
-            await self._link.change_together(*commands)
+            await self._write(names, commands)
         return restored
 
+    async def _write(self, names: Sequence[str], commands: Sequence[Command]) -> None:
+        # Their names first: what a crash leaves is found again.
+        await self._link.change_command("SADD", self._aside_keys, *names, durable=False)
+        await self._link.change_many(*commands)
+
     def _writing(self, record: Record) -> list[Command]:
-        key = self._aside + record.key
-        # Its name first, and in one step with it: what a crash leaves is found again.
-        commands: list[Command] = [("SADD", self._aside_keys, record.key)]
-        commands.append(("HSET" if record.type == "hash" else "RPUSH", key, *record.items))
+        key = self._aside_key(record.key)
+        commands: list[Command] = [("HSET" if record.type == "hash" else "RPUSH", key, *record.items)]
         if record.expires_at_ms is not None:
             commands.append(("PEXPIREAT", key, record.expires_at_ms))
         return commands
@@ -249,10 +288,8 @@ class RedisBackup:
     async def _clear(self) -> None:
         """Remove what an import that was not finished has left aside."""
         while names := (await self._link.read(("SRANDMEMBER", self._aside_keys, BATCH)))[0]:
-            await self._link.change_together(
-                ("UNLINK", *(self._aside + name.decode() for name in names)),
-                ("SREM", self._aside_keys, *names),
-            )
+            await self._link.change_many(*(("UNLINK", self._aside_key(name.decode())) for name in names))
+            await self._link.change_command("SREM", self._aside_keys, *names, durable=False)
 
 
 def _ends_ms(record: Mapping[bytes, bytes], field: bytes) -> int | None:

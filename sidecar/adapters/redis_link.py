@@ -10,14 +10,14 @@ import hashlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any, TypeAlias
+from typing import Any
 from weakref import WeakValueDictionary
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
+from sidecar.adapters.redis_masters import Argument, Command, Masters, unavailable
 from sidecar.core.errors import (
     BoundOtherwise,
     ClientPaused,
@@ -39,9 +39,6 @@ from sidecar.core.errors import (
 from sidecar.timings import Timed, Timings
 
 log = structlog.get_logger(__name__)
-
-Argument: TypeAlias = bytes | str | int
-Command: TypeAlias = tuple[Argument, ...]
 
 FSYNC_TIMEOUT_MS = 4_000
 """How long WAITAOF may wait; below the socket's timeout, so that the answer still comes."""
@@ -90,7 +87,7 @@ class Script:
 
 
 class RedisLink:
-    """One Redis server, for all that is kept there.
+    """One Redis, or the masters of a Cluster, for all that is kept there.
 
     Every method raises StoreUnavailable when Redis does not answer in time, or can't do
     what it should: the text says what. No change is tried again in here: one whose answer was
@@ -99,9 +96,11 @@ class RedisLink:
     A change with `durable=False` does not wait for WAITAOF: for what may be lost in a crash.
     """
 
-    def __init__(self, redis: Redis, *, waitaof: bool, writers: int, timings: Timings | None = None) -> None:
+    def __init__(
+        self, masters: Masters, *, waitaof: bool, writers: int, timings: Timings | None = None
+    ) -> None:
         """`waitaof`, `writers`: as RedisStore takes them."""
-        self._redis = redis
+        self._masters = masters
         self._timings = timings or Timings()
         self._waitaof = waitaof
         self._worked = False
@@ -111,7 +110,12 @@ class RedisLink:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self._masters.aclose()
+
+    @property
+    def clustered(self) -> bool:
+        """Whether one step stays within one Cluster slot, so that an import takes several."""
+        return self._masters.clustered
 
     def lock(self, name: bytes) -> asyncio.Lock:
         """The lock of that name, for what takes several changes in several Cluster slots.
@@ -120,18 +124,24 @@ class RedisLink:
         """
         return self._locks.setdefault(name, asyncio.Lock())
 
-    async def read(self, *commands: Command, atomic: bool = False) -> list[Any]:
-        """The answers to commands that change nothing, in one round trip."""
+    async def read(
+        self, *commands: Command, atomic: bool = False, masters: Masters | None = None
+    ) -> list[Any]:
+        """The answers to commands that change nothing, in one round trip.
+
+        `atomic`: as they were at one moment; in a Cluster those of one slot. `masters`: all from there.
+        """
+        masters = masters or self._masters
         with self._noticed("reads"):
             with self._timings.measure(Timed.STORE, "read"):
                 try:
-                    replies = await self._send(commands, atomic=atomic)
+                    replies = await masters.send(commands, atomic=atomic)
                 except StoreUnavailable as error:
                     # A pooled connection that Redis closed may show it only when it is used. Reading
                     # once more does no harm, and the payer who asked would not ask again.
                     if not isinstance(error.__cause__, RedisConnectionError):
                         raise
-                    replies = await self._send(commands, atomic=atomic)
+                    replies = await masters.send(commands, atomic=atomic)
             for reply in replies:
                 if isinstance(reply, RedisError):
                     raise unavailable(reply) from reply
@@ -146,6 +156,18 @@ class RedisLink:
                 yield part
             if cursor == 0:
                 return
+
+    async def scan_keys(self, pattern: str) -> AsyncIterator[str]:
+        """All keys like `pattern`, of every master; some may come twice."""
+        for master in await self._masters.each():
+            cursor = 0
+            while True:
+                command: Command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1_000)
+                ((cursor, found),) = await self.read(command, masters=master)
+                for key in found:
+                    yield key.decode()
+                if cursor == 0:
+                    break
 
     async def change(
         self,
@@ -174,12 +196,28 @@ class RedisLink:
 
     async def change_together(self, *commands: Command) -> None:
         """Run several commands that change one Cluster slot, all or none; not durable."""
+        await self._change_all(commands, atomic=True)
+
+    async def change_many(self, *commands: Command) -> None:
+        """Run several commands that change something, each for itself; not durable."""
+        await self._change_all(commands, atomic=False)
+
+    async def _change_all(self, commands: Sequence[Command], *, atomic: bool) -> None:
         with self._noticed("changes"):
             async with self._writers:
-                replies = await self._send(commands, atomic=True)
+                replies = await self._masters.send(commands, atomic=atomic)
             for reply in replies:
                 if isinstance(reply, RedisError):
                     raise unavailable(reply) from reply
+
+    async def probe(self, key: str) -> None:
+        """Make a change on each master."""
+        with self._noticed("changes"):
+            keys = await self._masters.probe_keys(key)
+        changes = (self.change_command("SET", each, "1", "EX", "60") for each in keys)
+        for failure in await asyncio.gather(*changes, return_exceptions=True):
+            if failure is not None:
+                raise failure
 
     @contextmanager
     def _noticed(self, what: str) -> Iterator[None]:
@@ -206,7 +244,7 @@ class RedisLink:
             commands.append(("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS))
         with self._timings.measure(Timed.STORE, "change"):
             async with self._writers:
-                reply, *fsynced = await self._send(commands)
+                reply, *fsynced = await self._masters.send(commands)
         if isinstance(reply, NoScriptError):
             raise reply
         for answer in (reply, *fsynced):
@@ -215,18 +253,3 @@ class RedisLink:
         if fsynced and int(fsynced[0][0]) < 1:
             raise StoreUnavailable(f"Redis did not get a change onto its disk within {FSYNC_TIMEOUT_MS} ms")
         return reply
-
-    async def _send(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
-        """One round trip on one connection; errors that Redis answers with are in the list."""
-        try:
-            async with self._redis.pipeline(transaction=atomic) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                return await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            raise unavailable(error) from error
-
-
-def unavailable(error: Exception) -> StoreUnavailable:
-    """What any error of Redis is to the service: something that may pass."""
-    return StoreUnavailable(f"Redis: {error or type(error).__name__}")

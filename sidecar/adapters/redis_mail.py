@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sidecar.adapters.redis_link import BATCH, Argument, RedisLink, Script
+from sidecar.adapters.redis_link import BATCH, RedisLink, Script
+from sidecar.adapters.redis_masters import Argument
 from sidecar.adapters.redis_records import (
     Keys,
     LetterEntry,
@@ -24,7 +25,7 @@ BATCH_BYTES = 1 << 20
 
 
 class RedisMail:
-    """ports.MailStore over one Redis server.
+    """ports.MailStore over one Redis, or a Cluster.
 
     A letter ends `ttl` seconds after its `kept_at_ms`, by Redis's clock. What a mailbox holds is
     counted anew by each change of it, in one step with the change. The list of uses is in another

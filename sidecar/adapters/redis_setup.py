@@ -12,22 +12,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import UnixDomainSocketConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
     NoPermissionError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
+from sidecar.adapters.redis_connect import connect, connect_socket, place
 from sidecar.adapters.redis_embedded import EmbeddedRedis
-from sidecar.adapters.redis_link import unavailable
+from sidecar.adapters.redis_masters import Masters, unavailable
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.core.errors import ConfigError, StoreSetupError, StoreUnavailable
 from sidecar.core.model import Durability
@@ -38,19 +38,11 @@ OLDEST = (6, 2)
 
 FIRST_WITH_WAITAOF = (7, 2)
 
-MAX_CONNECTIONS = 128
-"""Connections at most; they are opened as they are needed. Past it, callers queue."""
-
 WRITERS = 96
 """Connections that changes may hold at once: with `appendfsync everysec`, each for up to a second."""
 
-TIMEOUT = 5.0
-"""Seconds for a connection from the pool, for connecting, and for an answer."""
-
-URL_OPTIONS = frozenset(
-    {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
-)
-"""What may follow `?` in a URL. Anything else would change how the store talks to Redis."""
+PASSING = (AskError, ClusterDownError, TryAgainError)
+"""What a Cluster answers while it changes: a refusal that ends by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +93,14 @@ async def open_store(
     stop: Callable[[], Awaitable[None]] | None = None
     if url is None:
         embedded = await EmbeddedRedis.start(datadir)
-        stop, redis, where = embedded.close, connect_socket(embedded.socket), "embedded"
+        stop, where = embedded.close, "embedded"
+        masters: Masters = connect_socket(embedded.socket)
     else:
-        redis, where = connect(url), place(url)
+        masters, where = connect(url), place(url)
     try:
-        report = await check_server(redis, wanted, where)
+        report = await check_server(masters, wanted, where)
         store = RedisStore(
-            redis,
+            masters,
             node_id,
             waitaof=report.waitaof,
             writers=WRITERS,
@@ -117,94 +110,53 @@ async def open_store(
         )
         await _prove(store, where)
     except BaseException:
-        await redis.aclose()
+        await masters.aclose()
         if stop is not None:
             await stop()
         raise
     return store
 
 
-# --- connecting ---------------------------------------------------------------------------------
-
-
-def connect(url: str) -> Redis:
-    """A client for a redis://, rediss:// or unix:// URL; nothing is sent yet. Raises ConfigError."""
-    try:
-        parts = urlsplit(url)
-        if not (parts.path if parts.scheme == "unix" else parts.hostname):
-            raise ValueError("it leads nowhere")
-        if not set(parse_qs(parts.query, keep_blank_values=True)) <= URL_OPTIONS:
-            raise ConfigError(f"redis.url: only {', '.join(sorted(URL_OPTIONS))} may follow `?`")
-        pool = BlockingConnectionPool.from_url(url, **_pool_options())
-        pool.connection_class(**pool.connection_kwargs)  # reads all options, without connecting
-    except (ValueError, TypeError, RedisError, OSError):
-        # Not the cause's own text: of a password with a stray `/` or `@` it shows a part.
-        raise ConfigError(
-            "redis.url: redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://… or unix:///PATH;"
-            " special characters of a password are percent-encoded"
-        ) from None
-    return _client(pool)
-
-
-def connect_socket(path: Path) -> Redis:
-    """A client for a Unix socket; nothing is sent yet."""
-    pool = BlockingConnectionPool(
-        connection_class=UnixDomainSocketConnection, path=str(path), **_pool_options()
-    )
-    return _client(pool)
-
-
-def _pool_options() -> dict[str, Any]:
-    """Options of a pool that queues callers rather than failing them, and tries nothing twice.
-
-    RESP2, without client names and push messages: all that we need, and the same on every server.
-    """
-    return {
-        "max_connections": MAX_CONNECTIONS,
-        "timeout": TIMEOUT,
-        "socket_timeout": TIMEOUT,
-        "socket_connect_timeout": TIMEOUT,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-        "driver_info": None,
-        "decode_responses": False,
-    }
-
-
-def _client(pool: BlockingConnectionPool) -> Redis:
-    return Redis.from_pool(pool)
-
-
-def place(url: str) -> str:
-    """Where a URL leads, as it may stand in a log: without user, password and options."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return f"at {parts.path}"
-    host = parts.hostname or "localhost"
-    return f"at {f'[{host}]' if ':' in host else host}:{parts.port or 6379}"
-
-
 # --- checking -----------------------------------------------------------------------------------
 
 
-async def check_server(redis: Redis, durability: Durability, where: str) -> ServerReport:
-    """Ask a server what it is, and whether it keeps what it is given as `durability` says.
+async def check_server(masters: Masters, durability: Durability, where: str) -> ServerReport:
+    """Ask a Redis what it is, and whether it keeps what it is given as `durability` says.
 
-    Raises StoreSetupError, whose text says what to set or to accept; StoreUnavailable.
+    Of a Cluster each master is asked. Raises StoreSetupError, whose text says what to set or to accept;
+    StoreUnavailable.
     """
     try:
-        facts = await _ask(redis)
-    except (RedisError, OSError) as error:
-        # What Redis says while a connection is set up comes wrapped in a ConnectionError.
-        said = error.__cause__ if isinstance(error.__cause__, RedisError) else error
-        if isinstance(said, AuthenticationError | AuthorizationError):
-            raise StoreSetupError(f"Redis {where} refuses the user or password of redis.url") from None
-        if isinstance(said, NoPermissionError):
-            raise StoreSetupError(f"Redis {where} lets this user do too little: {said}") from error
-        if isinstance(said, ResponseError):
-            raise StoreSetupError(f"Redis {where} can't be used: {said}") from error
-        raise unavailable(error) from error
-    return judge(facts, durability, where)
+        found = [(each.where, await _ask(each.redis)) for each in await masters.each()]
+    except (RedisError, OSError, StoreUnavailable) as error:
+        raise _refusal(error, where) from error
+    if not masters.clustered:
+        ((_, facts),) = found
+        return judge(facts, durability, where)
+    for each, facts in found:
+        if facts.role != "master":
+            raise StoreUnavailable(f"Redis: the Cluster {where} is changing masters")
+        report = judge(facts, durability, each, clustered=True)
+    if len({facts.has_waitaof for _, facts in found}) > 1:
+        raise StoreSetupError(f"the Cluster {where} has masters before and after Redis 7.2: update the older")
+    details = _details(facts, durability, waitaof=report.waitaof)
+    description = f"{facts.name} {facts.version} {where} (Cluster of {len(found)}, {', '.join(details)})"
+    return ServerReport(description, report.waitaof)
+
+
+def _refusal(error: Exception, where: str) -> StoreSetupError | StoreUnavailable:
+    """What the operator must mend, or that Redis is away."""
+    # What Redis says while a connection is set up comes wrapped in a ConnectionError.
+    said: BaseException = error
+    while isinstance(said.__cause__, RedisError):
+        said = said.__cause__
+    if isinstance(said, AuthenticationError | AuthorizationError):
+        return StoreSetupError(f"Redis {where} refuses the user or password of redis.url")
+    if isinstance(said, NoPermissionError):
+        return StoreSetupError(f"Redis {where} lets this user do too little: {said}")
+    if isinstance(said, ResponseError) and not isinstance(said, PASSING):
+        return StoreSetupError(f"Redis {where} can't be used: {said}")
+    return error if isinstance(error, StoreUnavailable) else unavailable(error)
 
 
 async def _ask(redis: Redis) -> ServerFacts:
@@ -231,8 +183,8 @@ async def _config(redis: Redis, name: str) -> str | None:
     return reply.get(name)
 
 
-def judge(facts: ServerFacts, durability: Durability, where: str) -> ServerReport:
-    """Whether a server with these facts may be used. Raises StoreSetupError."""
+def judge(facts: ServerFacts, durability: Durability, where: str, *, clustered: bool = False) -> ServerReport:
+    """Whether a server with these facts may be used, alone or in a Cluster. Raises StoreSetupError."""
     server = f"{facts.name} {facts.version} {where}"
     if facts.number < OLDEST:
         raise StoreSetupError(f"{server} is too old: {OLDEST[0]}.{OLDEST[1]} or newer is needed")
@@ -240,8 +192,10 @@ def judge(facts: ServerFacts, durability: Durability, where: str) -> ServerRepor
         raise StoreSetupError(
             f"{server} is a replica, and can't be written to: name its primary in --redis.url"
         )
-    if facts.cluster:
-        raise StoreSetupError(f"{server} is a node of a Redis Cluster: a single server is needed")
+    if facts.cluster and not clustered:
+        raise StoreSetupError(
+            f"{server} is a node of a Redis Cluster: say so by redis+cluster://… (TLS: rediss+cluster://…)"
+        )
     if facts.eviction != "noeviction" and durability is not Durability.NONE:
         raise StoreSetupError(
             f"{server} may evict invoices (maxmemory-policy {facts.eviction}): run `CONFIG SET"
@@ -288,14 +242,19 @@ def _judge_fsync(facts: ServerFacts, server: str) -> None:
 
 
 def _described(facts: ServerFacts, durability: Durability, where: str, *, waitaof: bool) -> str:
+    details = _details(facts, durability, waitaof=waitaof)
+    if where == "embedded":
+        return f"{facts.name} {facts.version} ({', '.join([where, *details])})"
+    return f"{facts.name} {facts.version} {where} ({', '.join(details)})"
+
+
+def _details(facts: ServerFacts, durability: Durability, *, waitaof: bool) -> list[str]:
     details = [f"AOF {facts.appendfsync or ''}".strip() if facts.aof else "no AOF"]
     if waitaof and facts.appendfsync != "always":
         details.append("WAITAOF")
     if durability is not Durability.STRICT:
         details.append(f"durability {durability.value}")
-    if where == "embedded":
-        return f"{facts.name} {facts.version} ({', '.join([where, *details])})"
-    return f"{facts.name} {facts.version} {where} ({', '.join(details)})"
+    return details
 
 
 async def _prove(store: RedisStore, where: str) -> None:
@@ -303,6 +262,6 @@ async def _prove(store: RedisStore, where: str) -> None:
     try:
         await store.probe()
     except StoreUnavailable as error:
-        if isinstance(error.__cause__, ResponseError):
+        if isinstance(error.__cause__, ResponseError) and not isinstance(error.__cause__, PASSING):
             raise StoreSetupError(f"Redis {where} can't keep what it is given: {error.__cause__}") from error
         raise

@@ -9,11 +9,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from redis.asyncio import Redis
-
 from sidecar.adapters.redis_backup import RedisBackup
-from sidecar.adapters.redis_link import BATCH, Argument, RedisLink, Script
+from sidecar.adapters.redis_link import BATCH, RedisLink, Script
 from sidecar.adapters.redis_mail import RedisMail
+from sidecar.adapters.redis_masters import Argument, Masters
 from sidecar.adapters.redis_records import (
     QUOTA_FIELDS,
     Keys,
@@ -66,7 +65,7 @@ _BOUND_STATES = frozenset(state.value.encode() for state in ClientState if state
 
 
 class RedisStore:
-    """ports.Store over one Redis server.
+    """ports.Store over one Redis, or a Cluster.
 
     `mail` and `webhooks` are ports.MailStore and ports.WebhookStore on the same connections.
     Every method raises StoreUnavailable when Redis does not answer in time, or can't do
@@ -76,7 +75,7 @@ class RedisStore:
 
     def __init__(
         self,
-        redis: Redis,
+        masters: Masters,
         node_id: bytes,
         *,
         waitaof: bool,
@@ -85,7 +84,7 @@ class RedisStore:
         timings: Timings | None = None,
         on_close: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Serve `node_id`'s records over a client from `redis_setup.connect`.
+        """Serve `node_id`'s records over a client from `redis_connect.connect`.
 
         `waitaof`: each change waits for WAITAOF (see `redis_setup.check_server`).
         `writers`: changes at once. With `appendfsync everysec` each holds its connection
@@ -93,7 +92,7 @@ class RedisStore:
         `on_close`: what `close` does after it closed the connections.
         """
         self.description = description
-        self._link = RedisLink(redis, waitaof=waitaof, writers=writers, timings=timings)
+        self._link = RedisLink(masters, waitaof=waitaof, writers=writers, timings=timings)
         self._keys = Keys(node_id)
         self._on_close = on_close
         self.mail = RedisMail(self._link, self._keys)
@@ -402,8 +401,8 @@ class RedisStore:
     # --- the connection itself ------------------------------------------------------------------
 
     async def probe(self) -> None:
-        """Prove that a change is kept as it is promised: make one. Raises StoreUnavailable."""
-        await self._link.change_command("SET", self._keys.probe, "1", "EX", "60")
+        """Prove that changes are kept as it is promised: make one on each master. Raises StoreUnavailable."""
+        await self._link.probe(self._keys.probe)
 
 
 def _flat_client(client_id: bytes, flat: Sequence[bytes]) -> Client:

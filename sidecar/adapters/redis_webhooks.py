@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from sidecar.adapters.redis_link import Argument, RedisLink, Script
+from sidecar.adapters.redis_link import RedisLink, Script
+from sidecar.adapters.redis_masters import Argument
 from sidecar.adapters.redis_records import (
     Keys,
     packed_delivery,
@@ -27,7 +28,7 @@ DELIVERIES_FOR = 30 * 86_400
 
 
 class RedisWebhooks:
-    """ports.WebhookStore over one Redis server.
+    """ports.WebhookStore over one Redis, or a Cluster.
 
     A wallet's webhooks are in one Cluster slot, the index of wallets with webhooks in another.
     The index is written first and cleared last, so that no webhook is forgotten in it: after

@@ -16,9 +16,10 @@ import redis
 
 from sidecar.adapters.admin_client import admin_socket_path
 from sidecar.adapters.admin_server import start_admin
+from sidecar.adapters.redis_connect import connect_socket
 from sidecar.adapters.redis_embedded import server_executable
 from sidecar.adapters.redis_mail import RedisMail
-from sidecar.adapters.redis_setup import connect_socket, open_store
+from sidecar.adapters.redis_setup import open_store
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.adapters.redis_webhooks import RedisWebhooks
 from tests.harness.admin_world import Running as AdminRunning

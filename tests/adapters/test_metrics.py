@@ -18,7 +18,8 @@ from sidecar.adapters.lnd import Lnd
 from sidecar.adapters.metrics import Facts, SidecarCollector, new_registry
 from sidecar.adapters.monitoring import Monitoring
 from sidecar.adapters.notifications import SIGNER_AWAY, STORE_AWAY, counted
-from sidecar.adapters.redis_setup import connect_socket, open_store
+from sidecar.adapters.redis_connect import connect_socket
+from sidecar.adapters.redis_setup import open_store
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.adapters.vitals import Census, Condition, Vitals
 from sidecar.core.errors import PeerNotConnected, StoreUnavailable

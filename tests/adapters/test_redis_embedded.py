@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.adapters.redis_connect import connect_socket
 from sidecar.adapters.redis_embedded import MAX_SOCKET_PATH, EmbeddedRedis, server_executable
-from sidecar.adapters.redis_setup import connect_socket
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.core.errors import StoreSetupError, StoreUnavailable
 from sidecar.core.model import Usage
@@ -50,7 +50,7 @@ async def test_the_embedded_server_is_private_and_fsyncs_always(opened: Open, tm
     embedded = embedded_of(store)
     assert stat.S_IMODE(embedded.directory.stat().st_mode) == 0o700
     assert stat.S_IMODE(embedded.socket.stat().st_mode) == 0o700
-    redis = connect_socket(embedded.socket)
+    redis = connect_socket(embedded.socket).redis
     wanted = {"port": "0", "save": "", "maxmemory-policy": "noeviction", "dir": str(tmp_path / "data/redis")}
     for name, value in wanted.items():
         assert await redis.config_get(name) == {name: value}

@@ -6,12 +6,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio.connection import SSLConnection
 
-from sidecar.adapters.redis_setup import (
-    ServerFacts,
-    connect,
-    judge,
-    place,
-)
+from sidecar.adapters.redis_connect import connect, place
+from sidecar.adapters.redis_masters import OneMaster
+from sidecar.adapters.redis_setup import ServerFacts, judge
 from sidecar.core.errors import ConfigError, StoreSetupError, StoreUnavailable
 from sidecar.core.model import Durability, Usage
 from tests.adapters.conftest import SAFE, Open, Server, Servers, cluster_options
@@ -67,7 +64,9 @@ def test_a_place_says_where_and_no_more(url: str, where: str) -> None:
 
 def test_rediss_means_tls() -> None:
     """Over rediss:// nothing goes in the clear."""
-    assert connect("rediss://host").connection_pool.connection_class is SSLConnection
+    one = connect("rediss://host")
+    assert isinstance(one, OneMaster)
+    assert one.redis.connection_pool.connection_class is SSLConnection
 
 
 # --- what is safe ---------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.adapters import redis_link, redis_setup, redis_store
+from sidecar.adapters import redis_connect, redis_link, redis_store
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.core.errors import NodeTaken, NoSuchClient, SlotOutOfRange, StaleInvoice, StoreUnavailable
 from sidecar.core.model import (
@@ -294,7 +294,7 @@ async def test_a_redis_that_hangs_is_unavailable(
     old_redis: Path, servers: Servers, store_on: StoreOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No call waits for ever, and what comes late answers no later call."""
-    monkeypatch.setattr(redis_setup, "TIMEOUT", 0.2)
+    monkeypatch.setattr(redis_connect, "TIMEOUT", 0.2)
     server = servers.start(old_redis, *SAFE)
     store, client = store_on(server), a_client()
     await store.add_client(client)
@@ -327,7 +327,8 @@ async def test_a_redis_that_refuses_changes_is_unavailable(
     await store.save(client.client_id, old, until())
     own.command(*trouble.split())
     if not cure:
-        await store._link._redis.connection_pool.disconnect()
+        (master,) = await store._link._masters.each()
+        await master.redis.connection_pool.disconnect()
     with pytest.raises(StoreUnavailable) as refusal:
         await store.save(client.client_id, an_invoice(tag=later(old.tag)), until())
     assert re.search(said, str(refusal.value))

@@ -1,0 +1,88 @@
+"""Which Redis gets a command: one master, or each one of a Cluster (redis_cluster.py)."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from sidecar.core.errors import StoreUnavailable
+
+Argument: TypeAlias = bytes | str | int
+Command: TypeAlias = tuple[Argument, ...]
+
+
+class Masters(Protocol):
+    """The Redis that keeps the records, whatever it is made of.
+
+    Every method raises StoreUnavailable when Redis does not answer in time.
+    """
+
+    @property
+    def clustered(self) -> bool:
+        """Whether keys are spread over Cluster slots: then one step stays within one of them."""
+
+    async def send(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
+        """One round trip; the errors that Redis answers with are in the list.
+
+        What is for one Cluster slot goes out on one connection, in order: a command without a key
+        (TIME, WAITAOF) goes with its neighbour. `atomic`: all of one slot in one step.
+        """
+
+    async def each(self) -> "Sequence[OneMaster]":
+        """All masters, for what must be asked of every one."""
+
+    async def probe_keys(self, key: str) -> Sequence[str]:
+        """A key like `key` for each master, to see whether it keeps changes."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+
+
+class OneMaster:
+    """Masters of one server: an operator's own, the embedded one, or the one that Sentinel names."""
+
+    clustered = False
+
+    def __init__(
+        self, redis: Redis, where: str = "", on_close: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """`where` is for messages; `on_close` is awaited when the connections are closed."""
+        self.redis = redis
+        self.where = where
+        self._on_close = on_close
+
+    async def send(self, commands: Sequence[Command], *, atomic: bool = False) -> list[Any]:
+        """One round trip on one connection; errors that Redis answers with are in the list."""
+        try:
+            return await self.pipe(commands, atomic=atomic)
+        except (RedisError, OSError) as error:
+            raise unavailable(error) from error
+
+    async def pipe(self, commands: Sequence[Command], *, atomic: bool) -> list[Any]:
+        """As `send`, but raises what redis-py raises."""
+        async with self.redis.pipeline(transaction=atomic) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute(raise_on_error=False)
+
+    async def each(self) -> "Sequence[OneMaster]":
+        """Itself."""
+        return [self]
+
+    async def probe_keys(self, key: str) -> Sequence[str]:
+        """The key itself."""
+        return [key]
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        try:
+            await self.redis.aclose()
+        finally:
+            if self._on_close is not None:
+                await self._on_close()
+
+
+def unavailable(error: Exception) -> StoreUnavailable:
+    """What any error of Redis is to the service: something that may pass."""
+    return StoreUnavailable(f"Redis: {error or type(error).__name__}")

