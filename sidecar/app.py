@@ -18,7 +18,7 @@ from sidecar.adapters.redis_store import RedisStore
 from sidecar.assembly import Sidecar
 from sidecar.config import Loaded, Loader, Settings
 from sidecar.core.errors import ConfigError, StoreUnavailable
-from sidecar.meeting import Meeting
+from sidecar.meeting import Meeting, wait_for_files
 from sidecar.timings import Timings
 
 log = structlog.get_logger(__name__)
@@ -96,7 +96,9 @@ class Life:
             stack.push_async_callback(monitoring.close)
             if settings.http.listen is not None:
                 await monitoring.listen(settings.http.listen)
-            lnd = Lnd(settings.lnd.host, settings.lnd.tlspath, settings.lnd.macaroonpath, monitoring.timings)
+            files = settings.lnd.tlspath, settings.lnd.macaroonpath
+            await wait_for_files(*files, settings.lnd.wait)
+            lnd = Lnd(settings.lnd.host, *files, monitoring.timings)
             stack.push_async_callback(lnd.aclose)
             meeting = Meeting(lnd, settings.network)
             met = await meeting.first()

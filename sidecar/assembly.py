@@ -37,6 +37,7 @@ from sidecar.core.limits import Rate
 from sidecar.core.model import Client, TimestampForm
 from sidecar.core.server import ServerSettings, StaticInvoiceServer
 from sidecar.courier import Courier
+from sidecar.doctor import SelfLook
 from sidecar.lsps import LspsService, LspsSettings
 from sidecar.mailroom import Mailroom
 from sidecar.meeting import Meeting
@@ -199,6 +200,7 @@ class Sidecar:
             letters=self._store.mail.mail_list,
             mail_use=clients.mail_use,
             dry_run=DryRunner(self._store, self._server, chain, peeler.walk),
+            look=SelfLook(self._settings).findings,
         )
         return await start_admin(
             admin,

@@ -236,7 +236,7 @@ class Loader:
                 files[named] = _read_file(named)
             except OSError as error:
                 raise ConfigError(f"config: the file {named} can't be read: {error.strerror}") from None
-        datadir = self._early(DATADIR, files) or DATADIR.parse(DATADIR.default)
+        datadir = self._early(DATADIR, files) or DATADIR.read(DATADIR.default, str(DEFAULT))
         own = datadir / CONFIG_FILE
         try:
             values = _read_file(own)
@@ -269,10 +269,11 @@ def _refuse(error: ValidationError, texts: Mapping[str, tuple[str, Origin]]) -> 
     """
     first = error.errors(include_url=False)[0]
     name, rule = ".".join(str(part) for part in first["loc"]), str(first["ctx"]["error"])
-    if name not in texts:
+    if all(option.name != name for option in OPTIONS):
         # A rule that a whole group breaks says itself which setting asks for more.
         name, _, rule = rule.partition(": ")
-    text, origin = texts[name]
+    # A default is refused where there is no home directory for it.
+    text, origin = texts.get(name, (find(name).default, DEFAULT))
     raise find(name).refusal(text, str(origin), rule) from None
 
 

@@ -1,11 +1,14 @@
 """Meets LND: at the start, and again when it has become another kind under the running sidecar."""
 
 import asyncio
+import contextlib
+from pathlib import Path
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type
 
 from sidecar.adapters.lnd import Lnd, LndNodeKey, NodeInfo, backoff
+from sidecar.adapters.lnd_channel import lacking
 from sidecar.core import bolt12
 from sidecar.core.errors import LndDenied, LndSetupError, LndUnavailable
 from sidecar.core.keys import SidecarKeys
@@ -14,6 +17,24 @@ log = structlog.get_logger(__name__)
 
 MACAROON_AGAIN = 2.0
 """Seconds between looks for another macaroon, after LND was upgraded."""
+
+
+FILES_AGAIN = 0.5
+"""Seconds between looks whether LND's files are there."""
+
+
+async def wait_for_files(tls_path: Path, macaroon_path: Path, seconds: float) -> None:
+    """Wait until both can be read, or the time is over; it is for `Lnd` to say then what is wrong."""
+    absent = lacking(tls_path, macaroon_path)
+    if not absent or not seconds:
+        return
+    log.warning("waiting for LND's %s", " and its ".join(absent))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while absent:
+                await asyncio.sleep(FILES_AGAIN)
+                absent = lacking(tls_path, macaroon_path)
+        log.info("LND's files are there")
 
 
 class Meeting:

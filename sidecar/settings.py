@@ -87,13 +87,18 @@ class _Group(BaseModel):
 
 
 class LndSettings(_Group):
-    """How LND is reached."""
+    """How LND is reached; `wait` in seconds."""
 
     host: Annotated[str, PlainValidator(parsing.address(10009))] = _setting(
         "127.0.0.1:10009", "HOST:PORT", "LND's gRPC server"
     )
     tlspath: _AnyFile = _setting("~/.lnd/tls.cert", "FILE", "LND's TLS certificate")
     macaroonpath: _AnyFile = _setting(_MACAROON, "FILE", "the macaroon (see macaroon-permissions)")
+    wait: Annotated[int, PlainValidator(parsing.duration(0, 365 * DAY)), _SECONDS] = _setting(
+        "0s",
+        "TIME",
+        "how long the server waits at its start for lnd.tlspath and lnd.macaroonpath to be there",
+    )
 
 
 class RedisSettings(_Group):
@@ -106,11 +111,14 @@ class RedisSettings(_Group):
     ] = _setting(
         "embedded",
         "URL",
-        "redis://, rediss:// or unix:// URL, or embedded: a server of our own in the data directory",
+        "URL of a Redis, a Sentinel or a Cluster (docs/operations.md), or embedded: a server of our own",
         secret=True,
     )
     urlfile: _MaybeFile = _setting(
         "", "FILE", "a file that holds the URL, for it may have a password; instead of redis.url"
+    )
+    passwordfile: _MaybeFile = _setting(
+        "", "FILE", "a file that holds the password for the URL, which has none then"
     )
     durability: Annotated[str, PlainValidator(parsing.choice(*(each.value for each in Durability)))] = (
         _setting(
@@ -124,27 +132,43 @@ class RedisSettings(_Group):
     def _one_url(self) -> Self:
         if self.urlfile is not None and "url" in self.model_fields_set:
             raise ValueError("redis.urlfile: either it or redis.url, not both")
+        if self.passwordfile is not None and self.url is None and self.urlfile is None:
+            raise ValueError("redis.passwordfile: redis.url as well, or redis.urlfile")
         return self
 
     def read_url(self) -> str | None:
-        """The URL, read anew from `urlfile` where that is given; None for the embedded server.
+        """The URL, with what `urlfile` and `passwordfile` hold now; None for the embedded server.
 
         Raises ConfigError.
         """
-        if self.urlfile is None:
-            return self.url
+        url = self.url
+        if self.urlfile is not None:
+            try:
+                url = parsing.redis_url(_read_secret("redis.urlfile", self.urlfile).strip())
+            except ValueError:
+                # What the file holds is a secret.
+                raise ConfigError(
+                    f"redis.urlfile: what {self.urlfile} holds is not allowed:"
+                    f" give one line, {parsing.REDIS_FORMS}"
+                ) from None
+        if url is None or self.passwordfile is None:
+            return url
+        password = _read_secret("redis.passwordfile", self.passwordfile).strip("\r\n")
         try:
-            with self.urlfile.open("rb") as file:
-                text = file.read(_SECRET_FILE_SIZE).decode().strip()
-            return parsing.redis_url(text)
-        except OSError as error:
-            raise ConfigError(f"redis.urlfile: {self.urlfile} can't be read: {error.strerror}") from None
-        except ValueError:
-            # UnicodeDecodeError is one too. What the file holds is a secret.
-            raise ConfigError(
-                f"redis.urlfile: what {self.urlfile} holds is not allowed:"
-                " give one line, redis://HOST…, rediss://HOST… or unix:///PATH"
-            ) from None
+            return parsing.with_password(url, password)
+        except ValueError as error:
+            raise ConfigError(f"redis.passwordfile: {self.passwordfile} can't be used: {error}") from None
+
+
+def _read_secret(name: str, path: Path) -> str:
+    """The text of the file that the setting `name` names. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_SECRET_FILE_SIZE).decode()
+    except OSError as error:
+        raise ConfigError(f"{name}: {path} can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name}: what {path} holds is not allowed: give one line of text") from None
 
 
 class ClientSettings(_Group):

@@ -1,5 +1,6 @@
 """Settings: where they come from, which wins, and what is refused."""
 
+import pwd
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -104,9 +105,11 @@ SAMPLES = {
     "lnd.host": "lnd:1",
     "lnd.tlspath": "/tls",
     "lnd.macaroonpath": "/macaroon",
+    "lnd.wait": "1d",
     "network": "regtest",
     "redis.url": "redis://:hunter2@r",
     "redis.urlfile": "/url",
+    "redis.passwordfile": "/password",
     "redis.durability": "none",
     "datadir": "/elsewhere",
     "client.ttl": "90d",
@@ -153,6 +156,8 @@ def test_every_option_can_come_from_every_source(name: str, home: Path) -> None:
     """Flag, variable and file read an option with the same eyes; it is known where it came from."""
     text, option = SAMPLES[name], options.find(name)
     beside = {each: value for each, value in BESIDE.items() if each != name}
+    if name == "redis.passwordfile":
+        beside["redis.url"] = "redis://r"
     file = home / "all.toml"
     file.write_text(f'{name} = "{text}"\n')
     for origin, flags, environ in (
@@ -173,11 +178,12 @@ def test_every_option_can_come_from_every_source(name: str, home: Path) -> None:
 
 def test_what_is_shown_can_be_given_again() -> None:
     """Every text but the secret's is one that the setting reads, to the same value."""
-    given = {name: text for name, text in SAMPLES.items() if name not in ("redis.url", "redis.urlfile")}
+    of_the_url = ("redis.url", "redis.urlfile", "redis.passwordfile")
+    given = {name: text for name, text in SAMPLES.items() if name not in of_the_url}
     for flags in ({}, given):
         settings = config.load(flags, {})
-        again = {name: text for name, text in config.shown(settings).items() if not name.startswith("redis.")}
-        assert config.load(again | {"redis.durability": settings.redis.durability}, {}) == settings
+        again = {name: text for name, text in config.shown(settings).items() if name not in of_the_url}
+        assert config.load(again, {}) == settings
 
 
 def test_variables_are_named_after_their_options() -> None:
@@ -234,6 +240,26 @@ def test_the_datadir_decides_which_file_is_read(home: Path) -> None:
     assert config.load({}, {}).client.slots == 10
 
 
+def test_a_user_without_a_home_directory_is_told_which_path_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user is just a number: whole paths do, and defaults with a ~ do not."""
+
+    def nobody(_number: int) -> None:
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    given: dict[str, str] = {}
+    for name in ("datadir", "lnd.tlspath", "lnd.macaroonpath"):
+        text = refusal(dict(given))
+        assert text.startswith(f"{name}: '~/")
+        assert "from the defaults is not allowed: give a path from the root" in text
+        given[name] = f"/{name}"
+    assert config.load(given, {}).datadir == Path("/datadir")
+    assert refusal(given | {"lnd.tlspath": "~/c"}).startswith(
+        "lnd.tlspath: '~/c' from the flag --lnd.tlspath"
+    )
+
+
 def test_the_macaroon_is_looked_for_by_network(home: Path) -> None:
     """LND keeps macaroons by network; a path that was given is taken as it is."""
     by_network = config.load({"network": "Regtest"}, {}).lnd.macaroonpath
@@ -277,6 +303,12 @@ def test_lnds_port_is_its_own_default(text: str, address: str) -> None:
         ("lnd.tlspath", ["", "a\0b"]),
         ("network", ["mainet", "bitcoin"]),
         ("redis.url", ["", "localhost", "http://r", "redis://", "rediss://:1", "unix:", "redis://r:x"]),
+        (
+            "redis.url",
+            ["redis+sentinel://r", "redis+sentinel://r/", "redis-sentinel://r/m", "sentinel://r/m"],
+        ),
+        ("redis.url", ["redis+cluster://", "redis+cluster://r,", "redis+cluster://r:x", "redis+clutser://r"]),
+        ("redis.url", ["unix+cluster://r", "redis://r,s:x", "redis+cluster://r,s:x", "redis+cluster://r#"]),
         ("redis.durability", ["", "always"]),
         ("client.ttl", ["", "59", "-1", "1.5h", "1y", "5 d", "3651d", "9" * 5_000, "\u0663\u0660d"]),
         ("client.slots", ["", "0", "-1", "1001", "ten", "1.0", "\u0661", "9" * 5_000]),
@@ -398,6 +430,20 @@ def test_a_ca_of_the_operators_own_is_a_file(home: Path) -> None:
     assert config.load({"lsps5.cafile": ""}, {}).lsps5.cafile is None
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://:p@a:26379,b,[::1]:1/mymaster/2?sentinel_password=q",
+        "rediss+sentinel://a/mymaster?ssl_ca_certs=/ca.pem",
+        "redis+cluster://u:p@[::1]:7000,a",
+        "rediss+cluster://a:7000/",
+    ],
+)
+def test_a_redis_of_several_servers_has_several_hosts(url: str) -> None:
+    """Sentinels with the name of their master, or some nodes of a Cluster."""
+    assert config.load({"redis.url": url}, {}).redis.url == url
+
+
 def test_a_redis_password_is_not_shown(datadir: Path) -> None:
     """Neither a refusal nor the settings' repr and dump give it away."""
     assert "hunter2" not in refusal({"redis.url": "rediss//:hunter2@r"})
@@ -435,6 +481,59 @@ def test_a_file_of_the_redis_url_must_be_there() -> None:
     """An operator who names one wants no embedded server."""
     with pytest.raises(ConfigError, match=r"^redis\.urlfile: .*/no can't be read: No such file"):
         config.load({"redis.urlfile": "no"}, {}).redis.read_url()
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("redis://r", "redis://:p%2F%40%3A%20w@r"),
+        ("redis://alice@r:1/2?ssl_ca_certs=/a@b:c", "redis://alice:p%2F%40%3A%20w@r:1/2?ssl_ca_certs=/a@b:c"),
+        ("redis://r?db=1", "redis://:p%2F%40%3A%20w@r?db=1"),
+        ("unix:///run/redis.sock", "unix://:p%2F%40%3A%20w@/run/redis.sock"),
+        ("rediss+sentinel://a:1,[::1]:2/m/3", "rediss+sentinel://:p%2F%40%3A%20w@a:1,[::1]:2/m/3"),
+        ("redis+cluster://u@a,b", "redis+cluster://u:p%2F%40%3A%20w@a,b"),
+    ],
+)
+def test_the_redis_password_may_be_in_a_file_of_its_own(home: Path, url: str, whole: str) -> None:
+    """As it is, but for the end of its line; read anew each time, with the URL or the file that holds it."""
+    (home / "password").write_text("p/@: w\n")
+    assert config.load({"redis.url": url, "redis.passwordfile": "~/password"}, {}).redis.read_url() == whole
+    (home / "url").write_text(url)
+    by_files = config.load({"redis.urlfile": "~/url", "redis.passwordfile": "~/password"}, {})
+    assert by_files.redis.read_url() == whole
+    (home / "password").write_text("q")
+    assert by_files.redis.read_url() == whole.replace("p%2F%40%3A%20w", "q")
+
+
+@pytest.mark.parametrize(
+    ("url", "password", "why"),
+    [
+        ("redis://:hunter2@r", b"hunter3", "the URL has a password already"),
+        ("redis+cluster://:@r", b"hunter3", "the URL has a password already"),
+        ("redis://r", b"\n", "it is empty"),
+        ("redis://r", b"\xffhunter3", "give one line of text"),
+        ("redis://r", None, "can't be read: No such file"),
+    ],
+)
+def test_a_redis_password_that_can_not_be_used_is_refused(
+    home: Path, url: str, password: bytes | None, why: str
+) -> None:
+    """By its file, and without what that holds."""
+    if password is not None:
+        (home / "password").write_bytes(password)
+    settings = config.load({"redis.url": url, "redis.passwordfile": "~/password"}, {})
+    with pytest.raises(ConfigError, match=f"^redis.passwordfile: .*{home}/password .*{why}") as caught:
+        settings.redis.read_url()
+    assert "hunter" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{}, {"redis.url": "embedded"}])
+def test_the_embedded_redis_has_no_password(given: dict[str, str]) -> None:
+    """Whoever gives one has forgotten the URL."""
+    assert refusal({"redis.passwordfile": "/p", **given}) == (
+        "redis.passwordfile: '/p' from the flag --redis.passwordfile is not allowed:"
+        " give redis.url as well, or redis.urlfile"
+    )
 
 
 @pytest.mark.parametrize("url", ["redis://:hunter2@r", "embedded"])

@@ -11,6 +11,7 @@ from typing import Protocol
 from sidecar.adapters.admin_records import (
     check_name,
     client_message,
+    finding_message,
     letter_message,
     read_quota,
     read_reset,
@@ -19,6 +20,7 @@ from sidecar.adapters.admin_records import (
 )
 from sidecar.adapters.audit import Context
 from sidecar.core import keys
+from sidecar.core.diagnosis import Finding
 from sidecar.core.errors import (
     BadNodeId,
     BadPoint,
@@ -134,6 +136,9 @@ _NOTHING = Usage(slots=0, bytes=0)
 DryRun = Callable[[admin_pb2.DryRunRequest], Awaitable[admin_pb2.DryRunResponse]]
 """What a payer would get, as adapters.admin_backup.DryRunner tells."""
 
+SelfLook = Callable[[str], Awaitable[Sequence[Finding]]]
+"""What the server finds when it looks at itself; it is given the request's egress."""
+
 
 class AdminService(admin_pb2_grpc.AdminServicer):
     """Clients and status over a store, and what else the running server knows.
@@ -152,6 +157,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         letters: Callable[[bytes], Awaitable[Sequence[LetterNote]]],
         mail_use: Callable[[bytes], MailUse | None],
         dry_run: DryRun,
+        look: SelfLook,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -162,6 +168,7 @@ class AdminService(admin_pb2_grpc.AdminServicer):
         self._letters = letters
         self._mail_use = mail_use
         self._dry_run = dry_run
+        self._look = look
         self._now = now
 
     async def AddClient(
@@ -311,6 +318,13 @@ class AdminService(admin_pb2_grpc.AdminServicer):
     async def DryRun(self, request: admin_pb2.DryRunRequest, context: Context) -> admin_pb2.DryRunResponse:
         """What a payer of one of the client's offers would get now; NOT_FOUND for an empty slot."""
         return await self._dry_run(request)
+
+    async def Diagnose(
+        self, request: admin_pb2.DiagnoseRequest, context: Context
+    ) -> admin_pb2.DiagnoseResponse:
+        """What a doctor finds here; INVALID_ARGUMENT for an egress that is no host."""
+        findings = await self._look(request.egress)
+        return admin_pb2.DiagnoseResponse(findings=[finding_message(each) for each in findings])
 
     async def GetStatus(
         self, request: admin_pb2.GetStatusRequest, context: Context

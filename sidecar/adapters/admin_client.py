@@ -7,7 +7,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -33,6 +33,7 @@ from sidecar.core.errors import (
     NoSuchWebhook,
     OperatorError,
     ServerNotRunning,
+    ServerTooOld,
     StoreNotEmpty,
 )
 from sidecar.core.model import Quota
@@ -68,7 +69,8 @@ def admin_socket_path(datadir: Path) -> Path:
     if _fits(path):
         return path
     name = hashlib.sha256(os.fsencode(datadir.resolve())).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()).absolute() / f"sidecar-admin-{name}" / "admin.sock"
+    with suppress(FileNotFoundError):  # there is no place for temporary files
+        path = Path(tempfile.gettempdir()).absolute() / f"sidecar-admin-{name}" / "admin.sock"
     if not _fits(path):
         raise ConfigError(f"datadir: {datadir} is too long a path for the admin socket: use a shorter one")
     return path
@@ -93,8 +95,10 @@ def private_directory(path: Path) -> None:
 
 def _is_stand_in(path: Path) -> bool:
     # Anyone can make such a directory where temporary files are; nobody else can in a data directory.
-    temporary = Path(tempfile.gettempdir()).absolute()
-    return path.parent == temporary and re.fullmatch(r"sidecar-admin-[0-9a-f]{16}", path.name) is not None
+    # By its name first: a container may have no place for temporary files, which is an error to ask for.
+    if re.fullmatch(r"sidecar-admin-[0-9a-f]{16}", path.name) is None:
+        return False
+    return path.parent == Path(tempfile.gettempdir()).absolute()
 
 
 def _probe(datadir: Path) -> Path:
@@ -155,7 +159,7 @@ def _operator_errors() -> Iterator[None]:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise OperatorError(f"the server did not answer in {TIMEOUT:.0f} s: look at its log") from None
         if code is grpc.StatusCode.UNIMPLEMENTED:
-            raise OperatorError("the running server is of another version: restart it") from None
+            raise ServerTooOld("the running server is of another version: restart it") from None
         raise OperatorError(f"the server refused the call: {code.name}: {text}") from None
 
 
@@ -306,6 +310,10 @@ class AdminClient:
     def status(self) -> admin_pb2.GetStatusResponse:
         """What the server runs on, and what it did."""
         return self._call(self._stub.GetStatus, admin_pb2.GetStatusRequest)
+
+    def diagnose(self, egress: str = "") -> admin_pb2.DiagnoseResponse:
+        """What the server finds when it looks at itself; `egress` is HOST[:PORT] to connect to, or empty."""
+        return self._call(self._stub.Diagnose, lambda: admin_pb2.DiagnoseRequest(egress=_text(egress)))
 
     def _call(self, call: "grpc.UnaryUnaryMultiCallable[Q, R]", request: Callable[[], Q]) -> R:
         with _operator_errors():

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from sidecar.core.diagnosis import Finding
 from sidecar.core.errors import BadName, ConfigError
 from sidecar.core.mailbox import LetterNote, MailUse
 from sidecar.core.model import (
@@ -155,6 +156,18 @@ def letter_message(letter: LetterNote) -> admin_pb2.MailLetter:
         kept_at_ms=letter.kept_at_ms,
         sender=letter.sender.hex(),
     )
+
+
+def finding_message(finding: Finding) -> admin_pb2.Finding:
+    """A line of the doctor."""
+    return admin_pb2.Finding(
+        name=finding.name, level=finding.level.value, seen=_text(finding.seen), advice=_text(finding.advice)
+    )
+
+
+def _text(text: str) -> str:
+    # Names of files may hold bytes that are no Unicode, which can't be sent.
+    return text.encode(errors="replace").decode()
 
 
 def seconds_message(seconds: Seconds) -> admin_pb2.Seconds:

@@ -70,6 +70,6 @@ def _meet(channel: grpc.Channel, address: str) -> None:
                 f"what listens at {address} speaks no TLS: is it the server's admin.listen?"
             ) from None
         raise ServerNotRunning(
-            f"no server answers at {address}: look whether it runs with admin.listen, and whether a "
-            "firewall is in between"
+            f"no server answers at {address}: look whether it runs with admin.listen and has met LND and "
+            "Redis, and whether a firewall is in between"
         ) from None

@@ -30,6 +30,7 @@ READS = frozenset(
         "Admin.ListMail",
         "Admin.DryRun",
         "Admin.GetStatus",
+        "Admin.Diagnose",
         "Webhooks.ListWebhooks",
     }
 )

@@ -12,6 +12,7 @@ from typing import Any
 import grpc.aio
 
 from sidecar.adapters import lnd_calls as calls
+from sidecar.adapters import lnd_files
 from sidecar.adapters.addresses import is_public
 from sidecar.adapters.lnd import Lnd
 from sidecar.adapters.lnd_calls import Call, Fault
@@ -130,7 +131,8 @@ async def _line(host: str, tls_path: Path, deadline: float) -> tuple[Line, int]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])
     try:
-        context.load_verify_locations(cafile=tls_path)
+        certificate = lnd_files.certificate(tls_path).decode(errors="backslashreplace")
+        context.load_verify_locations(cadata=certificate)
         async with asyncio.timeout(deadline):
             _, writer = await asyncio.open_connection(
                 name.strip("[]"), int(port), ssl=context, ssl_handshake_timeout=deadline
@@ -240,7 +242,7 @@ async def _spends(lnd: Lnd, path: Path) -> bool:
 
 def _may_pay(path: Path) -> ln.CheckMacPermRequest:
     payments = ln.MacaroonPermission(entity="offchain", action="write")
-    return ln.CheckMacPermRequest(macaroon=path.read_bytes(), permissions=[payments])
+    return ln.CheckMacPermRequest(macaroon=lnd_files.macaroon(path), permissions=[payments])
 
 
 # --- what it is -----------------------------------------------------------------------------------

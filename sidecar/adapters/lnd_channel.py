@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -9,6 +10,7 @@ from typing import cast
 import grpc
 import grpc.aio
 
+from sidecar.adapters import lnd_files
 from sidecar.adapters.lnd_calls import A, Call, Fault, Q
 from sidecar.core.errors import LndSetupError
 
@@ -76,8 +78,8 @@ class Connector:
     def __init__(self, host: str, tls_path: Path, macaroon_path: Path) -> None:
         """`host` is `name:port`. Raises LndSetupError for a file that is missing or unreadable."""
         self.host, self.tls_path, self.macaroon_path = host, tls_path, macaroon_path
-        self._certificate = _read(tls_path, "--lnd.tlspath")
-        self._macaroon = _read(macaroon_path, "--lnd.macaroonpath")
+        self._certificate = _read(lnd_files.certificate, tls_path, "--lnd.tlspath")
+        self._macaroon = _read(lnd_files.macaroon, macaroon_path, "--lnd.macaroonpath")
         self._line: Line | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -101,17 +103,19 @@ class Connector:
         # Another call may have found the new file first.
         if self._line is None or self._line.channel is not used.channel:
             return True
-        fresh = _reread(self.tls_path)
+        fresh = _reread(lnd_files.certificate, self.tls_path)
         if fresh in (None, self._certificate):
             return False
         self._certificate, self._line = fresh, None
+        # A secret that is mounted brings both at once, and a call is tried again just once.
+        self._macaroon = _reread(lnd_files.macaroon, self.macaroon_path) or self._macaroon
         self._retire(used.channel)
         return True
 
     def _renew_macaroon(self, used: Line) -> bool:
         if self._line is None or self._line.macaroon != used.macaroon:
             return True
-        fresh = _reread(self.macaroon_path)
+        fresh = _reread(lnd_files.macaroon, self.macaroon_path)
         if fresh in (None, self._macaroon):
             return False
         self._macaroon = fresh
@@ -138,20 +142,36 @@ async def _close_for_good(channel: grpc.aio.Channel) -> None:
     gc.collect()
 
 
-def _read(path: Path, option: str) -> bytes:
+def lacking(tls_path: Path, macaroon_path: Path) -> list[str]:
+    """Those of the two files that can't be used now, in words: none when `Connector` would take both."""
+    found = []
+    for what, path in (("certificate", tls_path), ("macaroon", macaroon_path)):
+        try:
+            why = "" if path.read_bytes() else "empty"
+        except OSError as error:
+            why = _why(error)
+        if why:
+            found.append(f"{what} at {path} ({why})")
+    return found
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _read(read: Callable[[Path], bytes], path: Path, option: str) -> bytes:
     try:
-        data = path.read_bytes()
+        data = read(path)
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise LndSetupError(f"can't read {path} ({why}): set {option} to LND's file") from None
+        raise LndSetupError(f"can't read {path} ({_why(error)}): set {option} to LND's file") from None
     if not data:
         raise LndSetupError(f"{path} is empty: set {option} to LND's file")
     return data
 
 
-def _reread(path: Path) -> bytes | None:
+def _reread(read: Callable[[Path], bytes], path: Path) -> bytes | None:
     """The file's bytes, or None while it is absent: whoever replaces it may not be done."""
     try:
-        return path.read_bytes() or None
+        return read(path) or None
     except OSError:
         return None

@@ -15,7 +15,6 @@ from sidecar.core.diagnosis import Finding, Level, failure, worst
 from sidecar.core.errors import ConfigError
 
 _STYLES = {Level.OK: "green", Level.INFO: "cyan", Level.WARNING: "yellow", Level.FAILURE: "bold red"}
-_HTTPS = 443
 # A file or a pipe gets one line for each: for grep.
 _NO_WRAP = 10_000
 
@@ -38,10 +37,9 @@ def register(top: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _host(text: str) -> tuple[str, int]:
     try:
-        host, _, port = parsing.address(_HTTPS)(text).rpartition(":")
+        return parsing.endpoint(443)(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give {error}") from None
-    return host.strip("[]"), int(port)
 
 
 def run(args: argparse.Namespace, settings: Settings) -> str:

@@ -24,8 +24,6 @@ class Answer(Enum):
 class ServerFacts:
     """What the running server told. `text` says why it told nothing, `advice` what to do about that.
 
-    `place` is the address of a server that was asked over TCP; it is empty for that of this machine.
-
     `outcomes` counts what became of each webhook's last notification, by slug; `resting` the webhooks
     that failed so often that they are let be for now.
     """
@@ -33,7 +31,6 @@ class ServerFacts:
     answer: Answer
     text: str = ""
     advice: str = ""
-    place: str = ""
     version: str = ""
     stream_up: bool = False
     queued: int = 0
@@ -43,30 +40,58 @@ class ServerFacts:
     outcomes: Mapping[str, int] = field(default_factory=dict)
 
 
-def server(facts: ServerFacts, own_version: str) -> list[Finding]:
-    """All lines about the running server; `own_version` is this command's."""
-    if facts.answer is Answer.ABSENT and not facts.place:
+def server(facts: ServerFacts, own_version: str | None) -> list[Finding]:
+    """All lines about the running server; `own_version` is this command's, None where it looks at itself."""
+    if facts.answer is Answer.ABSENT:
         return [warning("server", "not running", "start it with `sidecar serve`, or name its --datadir")]
     if facts.answer is not Answer.RUNNING:
-        # Of a server elsewhere it can't be told whether it is down, or out of reach.
-        seen = f"{facts.place}: {facts.text}" if facts.place and facts.place not in facts.text else facts.text
-        return [failure("server", seen, facts.advice or (_ELSEWHERE if facts.place else _HERE))]
-    return [_version(facts, own_version), _stream(facts), *_losses(facts), webhooks(facts)]
+        return [failure("server", facts.text, facts.advice or "look at its log, and restart it")]
+    about = [] if own_version is None else [_version(facts.version, own_version)]
+    return [*about, _stream(facts), *_losses(facts), webhooks(facts)]
 
 
-_HERE = "look at its log, and restart it"
-_ELSEWHERE = "look whether it runs with admin.listen and whether a firewall is in between, and at its log"
-
-
-def _version(facts: ServerFacts, own: str) -> Finding:
-    running = f"running at {facts.place} (admin.address)" if facts.place else "running"
-    if facts.version != own:
+def _version(running: str, own: str) -> Finding:
+    if running != own:
         return warning(
             "server",
-            f"{running}, version {facts.version}; this command is {own}",
+            f"running, version {running}; this command is {own}",
             "restart the server, so that it is the version that is installed",
         )
-    return ok("server", f"{running}, version {own}")
+    return ok("server", f"running, version {own}")
+
+
+# --- one that is elsewhere, and looks at itself -----------------------------------------------------
+
+
+def elsewhere(place: str, version: str, own_version: str) -> Finding:
+    """A server at `place` (host:port) that has told its findings: they follow this line."""
+    seen = f"{place} (admin.address) answers, version {version}"
+    if version != own_version:
+        advice = "let both be of the same version: what either does not know is not looked at"
+        return warning("server", f"{seen}; this command is {own_version}", advice)
+    return ok("server", f"{seen}; what follows is what it sees")
+
+
+def too_old(place: str, version: str, own_version: str) -> Finding:
+    """A server that is there, and can't look at itself."""
+    return failure(
+        "server",
+        f"{place} (admin.address) is of version {version}, which can't look at itself; "
+        f"this command is {own_version}",
+        "upgrade that server, or run `sidecar doctor` without admin.address on its machine",
+    )
+
+
+def unreached(place: str, text: str, advice: str) -> Finding:
+    """A server that could not be asked. It can't be told from here whether it is down, or out of reach."""
+    seen = text if place in text else f"{place}: {text}"
+    return failure("server", seen, advice or _UNREACHED)
+
+
+_UNREACHED = "look whether it runs with admin.listen and whether a firewall is in between, and at its log"
+
+
+# --- what it does -----------------------------------------------------------------------------------
 
 
 def _stream(facts: ServerFacts) -> Finding:

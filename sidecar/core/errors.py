@@ -26,7 +26,7 @@
         ├── NameTaken, BadName, NoSuchClient, NodeTaken, NodeUnknown, BadNodeId
         ├── BadWebhook, NoSuchWebhook, NoSuchInvoice
         ├── BadExport, StoreNotEmpty
-        └── ServerNotRunning, AdminDenied, BadToken
+        └── ServerNotRunning, ServerTooOld, AdminDenied, BadToken
 
 `reason` is the slug under which an error is logged and counted. Messages may be shown to an
 operator. None is sent to a peer but those of BadWebhook and lsps0.RpcError, which hold no URL.
@@ -494,6 +494,12 @@ class ServerNotRunning(OperatorError):
     """Nothing listens on the admin socket."""
 
     reason = "server-not-running"
+
+
+class ServerTooOld(OperatorError):
+    """The running server does not know a call that the command makes."""
+
+    reason = "server-too-old"
 
 
 class AdminDenied(OperatorError):

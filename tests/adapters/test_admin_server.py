@@ -1,5 +1,6 @@
 """The admin server's socket: whose it is, where it lies, and what may be in its way."""
 
+import asyncio
 import os
 import socket
 import stat
@@ -14,15 +15,15 @@ import grpc
 import pytest
 
 from sidecar.adapters.admin import AdminService
-from sidecar.adapters.admin_client import admin_socket_path, socket_target
+from sidecar.adapters.admin_client import AdminClient, admin_socket_path, socket_target
 from sidecar.adapters.admin_server import start_admin
 from sidecar.bindings import Bindings
 from sidecar.clients import RunningClients
-from sidecar.core.errors import AdminDenied, OperatorError
+from sidecar.core.errors import AdminDenied, ConfigError, OperatorError
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 from tests.harness.admin_world import DEFAULTS, Running, told
 from tests.harness.memory_store import MemoryStore
-from tests.harness.shell import Issuer, no_dry_run
+from tests.harness.shell import Issuer, no_dry_run, well
 
 # --- the socket ---------------------------------------------------------------------------------
 
@@ -36,6 +37,7 @@ def service() -> AdminService:
         letters=store.mail_list,
         mail_use=clients.mail_use,
         dry_run=no_dry_run,
+        look=well,
     )
 
 
@@ -133,6 +135,26 @@ async def test_a_path_that_is_no_socket_address_gets_a_stand_in(
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     await running.channel.close()
     await server.stop(None)
+
+
+async def test_no_place_for_temporary_files_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may be read-only but for the data directory; just a path that is too long needs more."""
+
+    def nowhere() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    path = admin_socket_path(tmp_path)
+    running = Running(path)
+    server = await start_admin(running.service, path)
+    with await asyncio.to_thread(AdminClient, tmp_path) as client:
+        assert not (await asyncio.to_thread(client.clients)).clients
+    await running.channel.close()
+    await server.stop(None)
+    with pytest.raises(ConfigError, match="too long a path"):
+        admin_socket_path(tmp_path / ("d" * 120))
 
 
 @pytest.mark.parametrize("kind", ["open to all", "a link"])

@@ -16,11 +16,11 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from sidecar import __version__
+from sidecar import __version__, doctor
 from sidecar.adapters import doctor_lnd, doctor_machine
 from sidecar.adapters.admin_client import socket_target
 from sidecar.adapters.guard import DialRules
-from sidecar.cli import doctor, doctor_commands
+from sidecar.cli import doctor_commands
 from sidecar.cli.command_line import NotWell
 from sidecar.config import Settings, load
 from sidecar.core import keys
@@ -368,14 +368,15 @@ def test_a_failure_ends_with_1(found: list[Finding], tmp_path: Path) -> None:
 
 LOOK = """
 import structlog
-from sidecar.cli import doctor
+from sidecar import doctor
+from sidecar.cli.doctor import look
 from sidecar.config import load
 async def examine(*_):
     structlog.get_logger("sidecar.adapters.x").warning("Redis is away")
     structlog.get_logger("sidecar.adapters.x").info("asked")
     return ["a finding"]
 doctor.examine = examine
-print(doctor.look(load({}, {}), None))
+print(look(load({}, {}), None))
 """
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.adapters import doctor_lnd, lnd_calls, permissions
-from sidecar.cli.doctor import examine
 from sidecar.config import load
 from sidecar.core import keys
 from sidecar.core.diagnosis import Finding, Level, worst
+from sidecar.doctor import examine
 from sidecar.rpc import state_pb2 as state
 from tests.harness.doctor_world import PEER, TellingLnd
 

@@ -11,9 +11,9 @@ import redis
 
 from sidecar.adapters import doctor_redis
 from sidecar.adapters.redis_embedded import EmbeddedRedis
-from sidecar.cli.doctor import examine
 from sidecar.config import load
 from sidecar.core.diagnosis import Finding, Level
+from sidecar.doctor import examine
 from tests.adapters.conftest import SAFE, Server, Servers
 
 

@@ -14,6 +14,7 @@ import pytest
 from sidecar.adapters import lnd_calls as calls
 from sidecar.adapters.lnd import Lnd, LndNodeKey, LndSigner, NodeInfo
 from sidecar.adapters.lnd_calls import Call, Fault, fault_of
+from sidecar.adapters.lnd_channel import lacking
 from sidecar.core import keys
 from sidecar.core.diagnosis_lnd import CUSTOM_LINES
 from sidecar.core.errors import (
@@ -27,6 +28,7 @@ from sidecar.core.errors import (
 from sidecar.ports import MessageSigner
 from sidecar.rpc import lightning_pb2 as ln
 from tests.harness import ln_signature
+from tests.harness.mounted import Mount
 from tests.harness.sim_lnd import SimulatedLnd
 from tests.harness.sim_node import Mode
 
@@ -139,6 +141,22 @@ async def test_a_file_that_cannot_be_read_is_named_with_its_option(
     assert option in str(caught.value)
 
 
+def test_what_the_files_lack_is_told_of_both(tmp_path: Path) -> None:
+    """One that is not there, can't be read or is empty; whoever writes it may not be done."""
+    tls_path, macaroon_path = tmp_path / "tls.cert", tmp_path / "m"
+    tls_path.mkdir()
+    assert lacking(tls_path, macaroon_path) == [
+        f"certificate at {tls_path} (Is a directory)",
+        f"macaroon at {macaroon_path} (No such file or directory)",
+    ]
+    tls_path.rmdir()
+    tls_path.write_bytes(b"c")
+    macaroon_path.touch()
+    assert lacking(tls_path, macaroon_path) == [f"macaroon at {macaroon_path} (empty)"]
+    macaroon_path.write_bytes(b"m")
+    assert lacking(tls_path, macaroon_path) == []
+
+
 async def test_a_wrong_macaroon_is_one_clear_error(sim: SimulatedLnd) -> None:
     """The file and the option are named; LND's own words are in it."""
     sim.macaroon_path.write_bytes(b"of another LND")
@@ -223,6 +241,27 @@ async def test_a_replaced_certificate_is_read_again_without_a_restart(sim: Simul
     await lnd.wait_ready()
     answers = await asyncio.gather(*(info_of(lnd) for _ in range(20)))
     assert len(answers) == 20
+
+
+async def test_a_secret_that_is_mounted_may_bring_both_files_anew(sim: SimulatedLnd, tmp_path: Path) -> None:
+    """As Kubernetes replaces it, by a link to another directory: the next call takes both files at once."""
+
+    def files() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (sim.tls_path, sim.macaroon_path)}
+
+    mount = Mount(tmp_path / "mount", files())
+    lnd = Lnd(sim.host, mount / sim.tls_path.name, mount / sim.macaroon_path.name)
+    await info_of(lnd)
+    sim.new_macaroon()
+    mount.swap(files())
+    await info_of(lnd)
+    for times in range(2):
+        sim.new_certificate()
+        sim.new_macaroon()
+        await sim.restart()
+        mount.swap(files())
+        assert (await info_of(lnd)).identity_pubkey == sim.node_id.hex(), times
+    await lnd.aclose()
 
 
 async def test_a_wrong_certificate_at_start_is_one_clear_error(sim: SimulatedLnd, tmp_path: Path) -> None:

@@ -292,21 +292,30 @@ def test_what_a_refusal_says_to_do_is_the_advice() -> None:
     assert (found.seen, found.advice) == ("this call needs the token", "give the file")
 
 
-@pytest.mark.parametrize("answer", [Answer.ABSENT, Answer.DENIED, Answer.SILENT])
-def test_a_server_elsewhere_that_tells_nothing_is_a_failure(answer: Answer) -> None:
+def test_a_server_elsewhere_that_tells_nothing_is_a_failure() -> None:
     """It may be out of reach: starting one here would not help. The line says which it is, once."""
     for text in ("no answer", "no answer from 192.0.2.1:443"):
-        found = server(ServerFacts(answer, text, place="192.0.2.1:443"))["server"]
+        found = diagnosis_server.unreached("192.0.2.1:443", text, "")
         assert found.level is FAILURE
         assert found.seen.count("192.0.2.1:443") == 1
         assert "admin.listen" in found.advice
+    assert diagnosis_server.unreached("192.0.2.1:443", "no token", "give the file").advice == "give the file"
 
 
-def test_of_a_server_elsewhere_its_address_is_shown() -> None:
+@pytest.mark.parametrize(("version", "level"), [("1", OK), ("0.9", WARNING)])
+def test_of_a_server_elsewhere_address_and_version_are_shown(version: str, level: Level) -> None:
     """Of the same version as this command or not."""
-    for version in ("1", "0.9"):
-        found = server(replace(RUNNING, version=version, place="192.0.2.1:443"))["server"]
-        assert found.seen.startswith(f"running at 192.0.2.1:443 (admin.address), version {version}")
+    found = diagnosis_server.elsewhere("192.0.2.1:443", version, "1")
+    assert found.level is level
+    assert found.seen.startswith(f"192.0.2.1:443 (admin.address) answers, version {version}")
+
+
+def test_a_server_that_looks_at_itself_does_not_tell_its_version() -> None:
+    """Whoever asked knows it, and compares it."""
+    names = [each.name for each in diagnosis_server.server(RUNNING, None)]
+    assert names == ["server.stream", "server.losses", "webhooks"]
+    # What keeps it from answering is told all the same.
+    assert [each.name for each in diagnosis_server.server(ServerFacts(Answer.SILENT), None)] == ["server"]
 
 
 def test_a_good_server_is_good() -> None:

@@ -85,6 +85,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "sidecar.config",
         "sidecar.core",
         "sidecar.courier",
+        "sidecar.doctor",
         "sidecar.lsps",
         "sidecar.mailroom",
         "sidecar.meeting",
@@ -95,16 +96,22 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "sidecar.service",
     ),
     # It looks at what the server stands on, whether a server runs or not.
-    "sidecar.cli.doctor": (
+    "sidecar.doctor": (
         "sidecar.__version__",
         "sidecar.adapters",
+        "sidecar.config",
+        "sidecar.core",
+        "sidecar.parsing",
+    ),
+    "sidecar.cli.doctor": (
+        "sidecar.__version__",
+        "sidecar.adapters.admin_client",
         "sidecar.cli",
         "sidecar.config",
         "sidecar.core",
+        "sidecar.doctor",
         "sidecar.logs",
-        "sidecar.options",
         "sidecar.rpc.sidecar.v1",
-        "sidecar.settings",
     ),
     "sidecar.cli": (
         "sidecar.__version__",

@@ -18,7 +18,7 @@ from sidecar.core.mailbox import MailUse
 from sidecar.rpc.sidecar.v1 import admin_pb2, admin_pb2_grpc
 from tests.harness import allowed
 from tests.harness.memory_store import MemoryStore
-from tests.harness.shell import Issuer, no_dry_run
+from tests.harness.shell import Issuer, no_dry_run, well
 
 NODE, OTHER_NODE = keys.public_key(b"\x01" * 32), keys.public_key(b"\x02" * 32)
 DEFAULTS = Allowances(MemoryStore(), allowed.DEFAULTS, Counter())
@@ -57,6 +57,7 @@ class Running:
             letters=self.store.mail_list,
             mail_use=self.mail.get,
             dry_run=no_dry_run,
+            look=well,
         )
         self.channel = grpc.aio.insecure_channel(socket_target(path))
         self.stub = admin_pb2_grpc.AdminStub(self.channel)

@@ -20,6 +20,7 @@ from sidecar.adapters.admin_webhooks import WebhooksService
 from sidecar.allowances import Allowances
 from sidecar.bindings import Bindings
 from sidecar.clients import RunningClients
+from sidecar.core.diagnosis import Finding, ok
 from sidecar.core.errors import NoSuchInvoice
 from sidecar.core.mailbox import MailUse
 from sidecar.core.model import Client
@@ -125,6 +126,11 @@ async def no_dry_run(request: admin_pb2.DryRunRequest) -> admin_pb2.DryRunRespon
     raise NoSuchInvoice(f"no invoice is stored in slot {request.slot}")
 
 
+async def well(egress: str) -> list[Finding]:
+    """What a server finds that has nothing to complain of."""
+    return [ok("lnd", f"answers, and so does {egress}" if egress else "answers")]
+
+
 class Issuer:
     """Paths that say whose they are; fails with `error` while there is one."""
 
@@ -174,6 +180,7 @@ class Served(Shell):
             letters=self.store.mail_list,
             mail_use=self.mail.get,
             dry_run=no_dry_run,
+            look=well,
         )
         self.hooks = MemoryWebhooks()
         self.notifier = NoPushes()

@@ -139,7 +139,8 @@ class SimulatedLnd(Running):
 
     def new_macaroon(self) -> None:
         """Write another macaroon; the old one is worth nothing from now on."""
-        self._macaroon = keys.sha256(self._macaroon + b"macaroon")
+        # As LND's: the version of their form comes first.
+        self._macaroon = b"\x02\x01" + keys.sha256(self._macaroon + b"macaroon")
         self.macaroon_path.write_bytes(self._macaroon)
 
     # --- its world -------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from sidecar import app, assembly
 from sidecar.core import webhooks
 from sidecar.core.errors import LndDenied
+from tests.harness.mounted import Mount
 from tests.harness.push_service import OK, PushService, hang
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.sim_lnd import SimulatedLnd
@@ -202,6 +204,29 @@ async def test_settings_read_anew_while_lnd_is_away_hold_from_the_start(tmp_path
             await sidecar.line(lambda line: " ready: " in line)
             assert (await sidecar.json("client", "add", "alice"))["quota"]["slots"] == 3
             assert (await sidecar.json("status"))["durability"] == "strict"
+
+
+async def test_a_config_map_that_is_replaced_is_read_without_a_signal(
+    lnd: SimulatedLnd, tmp_path: Path
+) -> None:
+    """The file is a link to a link, and neither its name nor its length changes."""
+    mount = Mount(tmp_path / "mount", {"sidecar.toml": b"client.slots = 3\n"})
+    options = [f"--config={mount / 'sidecar.toml'}"]
+    async with SidecarProcess(tmp_path / "sidecar", lnd, options=options) as sidecar:
+        mount.swap({"sidecar.toml": b"client.slots = 4\n"})
+        await sidecar.line(lambda line: "settings read anew" in line)
+        assert (await sidecar.json("client", "add", "alice"))["quota"]["slots"] == 4
+
+
+def test_each_version_of_a_config_map_is_news(tmp_path: Path) -> None:
+    """Though the directory of the one before is gone, and the file's own link is never touched."""
+    mount = Mount(tmp_path / "mount", {"a": b"1"})
+    seen = []
+    for number in range(5):
+        mount.swap({"a": b"%d" % number})
+        seen.append(app._stamps([mount / "a"]))
+    assert all(one != other for one, other in pairwise(seen))
+    assert app._stamps([mount / "a"]) == seen[-1]
 
 
 async def test_sighup_takes_over_what_may_change(sidecar: SidecarProcess) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.adapters import permissions
-from sidecar.cli.doctor import examine
 from sidecar.config import load
 from sidecar.core.diagnosis import Finding, Level
+from sidecar.doctor import examine
 from tests.harness.beside import URIS
 from tests.harness.lnd_process import LndProcess
 

@@ -104,6 +104,11 @@ class AdminStub:
                 request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.Diagnose = channel.unary_unary(
+                '/sidecar.v1.Admin/Diagnose',
+                request_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DiagnoseRequest.SerializeToString,
+                response_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DiagnoseResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -206,6 +211,14 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Diagnose(self, request, context):
+        """What `sidecar doctor` finds where the server runs, with the server's settings. One look at a time; it
+        may take 25 seconds. INVALID_ARGUMENT for an egress that is no host.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -278,6 +291,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.GetStatusRequest.FromString,
                     response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'Diagnose': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diagnose,
+                    request_deserializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DiagnoseRequest.FromString,
+                    response_serializer=sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DiagnoseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -658,6 +676,33 @@ class Admin:
             '/sidecar.v1.Admin/GetStatus',
             sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.GetStatusRequest.SerializeToString,
             sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diagnose(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidecar.v1.Admin/Diagnose',
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DiagnoseRequest.SerializeToString,
+            sidecar_dot_rpc_dot_sidecar_dot_v1_dot_admin__pb2.DiagnoseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,10 @@ class AdminStub:
     DryRun: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DryRunRequest, _admin_pb2.DryRunResponse]
     """What a payer of one of the client's offers would get now. NOT_FOUND for an empty slot too."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]
+    Diagnose: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DiagnoseRequest, _admin_pb2.DiagnoseResponse]
+    """What `sidecar doctor` finds where the server runs, with the server's settings. One look at a time; it
+    may take 25 seconds. INVALID_ARGUMENT for an egress that is no host.
+    """
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -95,6 +99,10 @@ class AdminAsyncStub(AdminStub):
     DryRun: _aio.UnaryUnaryMultiCallable[_admin_pb2.DryRunRequest, _admin_pb2.DryRunResponse]  # type: ignore[assignment]
     """What a payer of one of the client's offers would get now. NOT_FOUND for an empty slot too."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetStatusRequest, _admin_pb2.GetStatusResponse]  # type: ignore[assignment]
+    Diagnose: _aio.UnaryUnaryMultiCallable[_admin_pb2.DiagnoseRequest, _admin_pb2.DiagnoseResponse]  # type: ignore[assignment]
+    """What `sidecar doctor` finds where the server runs, with the server's settings. One look at a time; it
+    may take 25 seconds. INVALID_ARGUMENT for an egress that is no host.
+    """
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -209,6 +217,16 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.GetStatusResponse, _abc.Awaitable[_admin_pb2.GetStatusResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Diagnose(
+        self,
+        request: _admin_pb2.DiagnoseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.DiagnoseResponse, _abc.Awaitable[_admin_pb2.DiagnoseResponse]]:
+        """What `sidecar doctor` finds where the server runs, with the server's settings. One look at a time; it
+        may take 25 seconds. INVALID_ARGUMENT for an egress that is no host.
+        """
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
