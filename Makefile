@@ -1,6 +1,7 @@
 # Every target sets up what it needs: Python 3.11 to 3.13 is enough for all but `test-real`
-# and `demo LND=native|custom`, which build a real LND with Go, and `test-ldk`, `test-wake`, `test-settle`
-# and `demo PAY=1`, which build LDK peers with Rust as well.
+# and `demo LND=native|custom`, which build a real LND with Go, `test-helm`, which builds Helm and a
+# Kubernetes with it as well, and `test-ldk`, `test-wake`, `test-settle` and `demo PAY=1`, which build LDK
+# peers with Rust.
 PYTHON ?= python3
 # A payment needs a real LND.
 LND ?= $(if $(filter-out 0,$(PAY)),native,simulated)
@@ -9,10 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-real test-ldk test-wake test-settle walk lint lint-rust demo picture picture-top settings protos clean
+.PHONY: test test-real test-ldk test-wake test-settle test-helm programs walk lint lint-rust demo picture picture-top settings chart protos clean
 
 test: lint
-	$(BIN)/pytest -n 4 --dist worksteal -m "not real and not ldk and not wake and not settle"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not real and not ldk and not wake and not settle and not helm"
 
 # Built before pytest, whose time limit is for tests.
 test-real: $(READY)
@@ -34,6 +35,18 @@ test-settle: $(READY)
 	$(BIN)/python -m tests.lnd.build
 	$(BIN)/python -m tests.ldk.build
 	$(BIN)/pytest -m settle
+
+test-helm: $(READY)
+	$(BIN)/python -m tests.lnd.build
+	$(BIN)/python -m tests.helm.build
+	$(BIN)/pytest -m helm
+
+# All programs of others that the targets above build and keep.
+programs: $(READY)
+	$(BIN)/python -m tests.lnd.build
+	$(BIN)/python -m tests.monitoring.build
+	$(BIN)/python -m tests.ldk.build
+	$(BIN)/python -m tests.helm.build
 
 # README's own commands, typed on a bare machine with a real LND 0.21: part of test-real, here with all
 # that a stranger would see.
@@ -64,6 +77,11 @@ picture-top: $(READY)
 # The README's table of settings.
 settings: $(READY)
 	$(BIN)/python -m tests.settings_table
+
+# The chart's README, and what its schema repeats of values.yaml.
+chart: $(READY)
+	$(BIN)/python -m tests.helm.build
+	$(BIN)/python -m tests.helm.values_schema
 
 protos: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python protos/generate.py

@@ -121,7 +121,7 @@ def commands(text: str) -> Iterator[tuple[str, bool]]:
             yield command, True
     whole = {span for _, cell in rows(text) for span in spans(cell)}
     for span in spans(text):
-        if re.match(r"sidecar( |$)", span):
+        if span.startswith("sidecar "):
             yield span, span in whole and "…" not in span
         # Behind another one the first word is left out.
         elif re.match(r"(client|webhook) [a-z…]", span):
@@ -199,8 +199,22 @@ def commands_missing(texts: Iterable[str]) -> list[str]:
 
 _NAMES = {option.name for option in OPTIONS}
 _GROUPS = {name.partition(".")[0] for name in _NAMES if "." in name}
-_FILES = {"cert", "conf", "export", "json", "key", "macaroon", "md", "proto", "py", "sh", "sock", "svg"}
-_FILES |= {"service", "test", "token", "toml", "txt", "yaml"}
+_FILES = {
+    "cert",
+    "conf",
+    "crt",
+    "export",
+    "json",
+    "key",
+    "macaroon",
+    "md",
+    "proto",
+    "py",
+    "sh",
+    "sock",
+    "svg",
+}
+_FILES |= {"export", "service", "test", "token", "toml", "txt", "yaml"}
 # bLIP 55's, of which not all are the sidecar's.
 _METHODS = {lsps5.SET_WEBHOOK, lsps5.LIST_WEBHOOKS, lsps5.REMOVE_WEBHOOK, "lsps5.payment_incoming"}
 _METHODS |= {webhooks.WEBHOOK_REGISTERED, webhooks.ONION_MESSAGE_INCOMING, "lsps5.expiry_soon"}
@@ -211,13 +225,18 @@ _OF_ANY_GROUP = re.compile(
 _DOTTED = re.compile(r"([a-z0-9]+)\.([a-z0-9_]+|\*)")
 
 
-def bad_settings(text: str) -> list[str]:
-    """Names of settings, variables and flags that are none."""
-    known = _NAMES | {f"{group}.*" for group in _GROUPS} | _METHODS | doctor_lines() | _flags()
+def is_file(name: str) -> bool:
+    """Whether it looks like a file's name, and not like a setting's."""
+    return name.rpartition(".")[2] in _FILES
+
+
+def bad_settings(text: str, others: frozenset[str] = frozenset()) -> list[str]:
+    """Names of settings, variables and flags that are none, nor one of `others`."""
+    known = others | _NAMES | {f"{group}.*" for group in _GROUPS} | _METHODS | doctor_lines() | _flags()
     known |= {option.variable for option in OPTIONS} | _OF_TESTS
     # What looks like a setting: wherever it is when its group exists, else as `code`.
     named = {*_OF_ANY_GROUP.findall(text), *(span for span in spans(text) if _DOTTED.fullmatch(span))}
-    named = {name for name in named if name.rpartition(".")[2] not in _FILES}
+    named = {name for name in named if not is_file(name)}
     # SIDECAR_… stands for all of them.
     named |= {*re.findall(r"\bSIDECAR_\w+", text)}
     flags = (word for span in spans(text) if span.startswith("--") for word in re.split("[ =]", span))
@@ -256,7 +275,11 @@ def bad_metrics(text: str) -> list[str]:
 
 # --- the doctor -------------------------------------------------------------------------------------
 
-_DOCTORS = (*sorted((PACKAGE / "core").glob("diagnosis*.py")), *sorted((PACKAGE / "cli").glob("doctor*.py")))
+_DOCTORS = (
+    PACKAGE / "doctor.py",
+    *sorted((PACKAGE / "core").glob("diagnosis*.py")),
+    *sorted((PACKAGE / "cli").glob("doctor*.py")),
+)
 _SAYS = {"Finding", "ok", "info", "warning", "failure", "_unseen", "_look"}
 
 

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import chart_values
 from tests import docs_reader as reader
 from tests.docs_reader import DOCUMENTS, ROOT
 
-ARCHITECTURE, DOCTOR, README = (
+ARCHITECTURE, DOCTOR, KUBERNETES, README = (
     ROOT / "docs" / "architecture.md",
     ROOT / "docs" / "doctor.md",
+    ROOT / "docs" / "kubernetes.md",
     ROOT / "README.md",
 )
 
@@ -37,8 +39,15 @@ def test_every_command_is_told() -> None:
 
 @documents
 def test_every_setting_is_one(path: Path) -> None:
-    """By its name, as a flag, as a variable."""
-    assert not reader.bad_settings(path.read_text())
+    """By its name, as a flag, as a variable; docs/kubernetes.md names the chart's values too."""
+    others = chart_values.paths() | {"--set"} if path == KUBERNETES else frozenset()
+    assert not reader.bad_settings(path.read_text(), others)
+
+
+def test_every_value_of_the_chart_is_one() -> None:
+    """Where docs/kubernetes.md names it; files and settings are named there as well."""
+    bad = chart_values.bad_values(KUBERNETES.read_text())
+    assert not [name for name in bad if name not in reader._NAMES and not reader.is_file(name)]
 
 
 @documents

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parents[2] / "helm" / "monitoring"
-RULES, RULES_TEST, DASHBOARD = (FOLDER / name for name in ("rules.yaml", "rules_test.yaml", "dashboard.json"))
-DOCUMENT = FOLDER.parents[1] / "docs" / "monitoring.md"
+_TOP = Path(__file__).resolve().parents[2]
+_FOLDER = _TOP / "helm" / "static-invoice-sidecar" / "files"
+RULES, DASHBOARD = _FOLDER / "rules.yaml", _FOLDER / "dashboard.json"
+RULES_TEST = Path(__file__).with_name("rules_test.yaml")
+DOCUMENT = _TOP / "docs" / "monitoring.md"
 
 NAME = re.compile(r"\b(?:sidecar|process|python)_[a-z_]+\b")
 """A metric of ours, or one that the library adds for the process."""

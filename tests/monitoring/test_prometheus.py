@@ -28,21 +28,19 @@ SCRAPES = 'count_over_time(up{job="static-invoice-sidecar"}[1m]) >= 2'
 
 def promtool(*arguments: str) -> str:
     """Run it beside the rules; what it printed. Raises AssertionError when it finds something wrong."""
-    done = subprocess.run(
-        [ensure()["promtool"], *arguments], cwd=files.FOLDER, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([ensure()["promtool"], *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_the_rules_are_well_formed() -> None:
     """As promtool reads them, and no alert is lost on the way."""
-    assert f"{len(files.alerts())} rules found" in promtool("check", "rules", files.RULES.name)
+    assert f"{len(files.alerts())} rules found" in promtool("check", "rules", str(files.RULES))
 
 
 def test_each_alert_fires_when_it_should_and_only_then() -> None:
     """The cases of rules_test.yaml: with their labels, summaries and actions."""
-    assert "SUCCESS" in promtool("test", "rules", files.RULES_TEST.name)
+    assert "SUCCESS" in promtool("test", "rules", str(files.RULES_TEST))
 
 
 @pytest.fixture
