@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.harness.building import BuildError, cache_dir, digest_of, kept, run
+from tests.harness.building import BuildError, cache_dir, digest_of, kept, run, tell
 
 _MODULES = Path(__file__).resolve().parent / "tools"
 
@@ -133,16 +133,5 @@ def _build(module: _Module, flags: str, folder: Path) -> None:
         (folder / Path(re.sub(r"/v\d+$", "", package)).name).rename(folder / name)
 
 
-def main() -> int:
-    """Build what is not there, and print the paths."""
-    try:
-        for path in ensure().values():
-            print(path, flush=True)
-    except BuildError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell(lambda: ensure().values()))

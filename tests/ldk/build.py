@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.harness.building import BuildError, cache_dir, digest_of, kept, lock, run
+from tests.harness.building import BuildError, cache_dir, digest_of, kept, lock, run, tell
 
 VERSIONS = ("0.2", "0.3")
 NODE = "ldk-node"
@@ -96,19 +96,14 @@ def _tool(name: str) -> str:
     return found
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Build every peer and print its path; or, told to `lint`, check format and clippy."""
-    try:
-        if list(arguments) == ["lint"]:
-            _lint()
-            return 0
-        for name in _PACKAGES:
-            print(ensure(name), flush=True)
-    except BuildError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+def _all(arguments: Sequence[str]) -> Iterator[Path]:
+    """Every peer, built; or, told to `lint`, nothing, when format and clippy are content."""
+    if list(arguments) == ["lint"]:
+        _lint()
+        return
+    for name in _PACKAGES:
+        yield ensure(name)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(tell(lambda: _all(sys.argv[1:])))

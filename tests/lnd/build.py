@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from tests.harness.building import BuildError, cache_dir, digest_of, kept, run
+from tests.harness.building import BuildError, cache_dir, digest_of, kept, run, tell
 
 VERSIONS = ("0.21", "0.20")
 TOOLS_VERSION = "0.21"
@@ -68,17 +68,5 @@ def _build(module: Path, tool: Tool, output: Path) -> None:
     run([_go(), "build", "-mod=readonly", "-tags", _TAGS, "-o", str(output), _COMMANDS[tool]], module)
 
 
-def main() -> int:
-    """Build every LND and its tools, and print their paths."""
-    try:
-        for version in VERSIONS:
-            for tool in _TOOLS[version]:
-                print(ensure(version, tool), flush=True)
-    except BuildError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell(lambda: (ensure(version, tool) for version in VERSIONS for tool in _TOOLS[version])))

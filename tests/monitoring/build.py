@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.harness.building import BuildError
+from tests.harness.building import tell
 from tests.harness.debian import unpacked
 
 PACKAGE = "prometheus"
@@ -21,16 +21,5 @@ def ensure() -> dict[str, Path]:
     return {name: folder / "usr" / "bin" / name for name in PROGRAMS}
 
 
-def main() -> int:
-    """Fetch what is not there, and print the paths."""
-    try:
-        for path in ensure().values():
-            print(path, flush=True)
-    except BuildError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tell(lambda: ensure().values()))
