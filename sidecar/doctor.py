@@ -179,8 +179,10 @@ async def _redis(settings: Settings, now: Callable[[], float]) -> tuple[RedisFac
         return "the embedded one is not running"
     try:
         facts, directory = await doctor_redis.examine(url, socket, settings.redis.durability, now)
-    except StoreUnavailable:
-        return "the embedded one is not running" if url is None else f"Redis {place(url)} does not answer"
+    except StoreUnavailable as error:
+        if url is None:
+            return "the embedded one is not running"
+        return f"Redis {place(url)} does not answer ({str(error).removeprefix('Redis: ')})"
     if url is None or directory is None:
         return facts, None
     try:

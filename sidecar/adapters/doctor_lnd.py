@@ -131,7 +131,7 @@ async def _line(host: str, tls_path: Path, deadline: float) -> tuple[Line, int]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["h2"])
     try:
-        certificate = lnd_files.certificate(tls_path).decode(errors="backslashreplace")
+        certificate = lnd_files.certificate(tls_path).decode("ascii", "backslashreplace")
         context.load_verify_locations(cadata=certificate)
         async with asyncio.timeout(deadline):
             _, writer = await asyncio.open_connection(

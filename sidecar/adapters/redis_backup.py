@@ -226,24 +226,24 @@ class RedisBackup:
             owned.setdefault(name.partition("}")[0], []).append(name)
         # An index that points to nobody yet does no harm; a client that is in no index would be unseen.
         groups = sorted(owned.values(), key=lambda group: group[0] not in SHARED)
-        done = 0
+        begun = False
         try:
             for group in groups:
                 keys = [key for name in group for key in (self._aside_key(name), self._prefix + name)]
                 (there,) = await self._link.change(PUT_IN_FORCE, keys, [], "import", durable=False)
-                if there and not done:
+                if there and not begun:
                     return True
                 if there:
                     raise StoreUnavailable("something else was kept meanwhile")
-                done += 1
+                begun = True
             # Not each by itself: what is written before a change that is on disk is there too.
             await self._link.probe(self._keys.probe)
             await self._link.change_command("DEL", self._aside_keys)
         except StoreUnavailable as error:
-            if not done:
-                raise
+            # Also of the first: a change whose answer was lost may have been made.
             raise StoreUnavailable(
-                f"the import is in force in part: delete the keys {self._prefix}*, and import again ({error})"
+                f"the import may be in force in part: delete the keys {self._prefix}*, and import again"
+                f" ({error})"
             ) from error
         return False
 

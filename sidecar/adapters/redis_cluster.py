@@ -9,11 +9,11 @@ was lost is not.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.crc import key_slot
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -27,12 +27,18 @@ from sidecar.adapters.redis_masters import Argument, Command, OneMaster, unavail
 from sidecar.core.errors import StoreUnavailable
 
 HostPort = tuple[str, int]
+Range = tuple[int, int, HostPort]
+"""The first slot, the last one, and the master that has them."""
 
-TRIES = 6
+TRIES = 9
 """How often a command is sent that is answered MOVED."""
 
 PAUSE = 0.01
-"""Seconds before the third time, and twice as long before each more: nodes hear of a move one by one."""
+"""Seconds before the third time, and twice as long before each more, so 1.3 s in all: nodes hear of a move
+one by one."""
+
+LEARN_TIMEOUT = 1.0
+"""Seconds for a node to say who has which slot; past it the next one is asked."""
 
 MOST_TAGS = 1 << 17
 """Hash tags that are tried: enough to meet each of the 16,384 slots."""
@@ -63,7 +69,7 @@ class ClusterMasters:
         self._seeds = list(seeds)
         self._connect = connect
         self._nodes: dict[HostPort, OneMaster] = {}
-        self._ranges: list[tuple[int, int, HostPort]] = []
+        self._ranges: Sequence[Range] = ()
         self._learning = asyncio.Lock()
         self._learnt = 0
         self._stale = True
@@ -86,16 +92,16 @@ class ClusterMasters:
         raise StoreUnavailable(f"Redis: the Cluster is moving slot {waiting[0].slot}")
 
     async def each(self) -> Sequence[OneMaster]:
-        """All masters that have slots, asked for anew."""
+        """All masters, asked for anew. Raises StoreUnavailable also where a slot has none."""
         self._stale = True
         await self._learn()
-        return [self._node(address) for address in sorted({master for *_, master in self._ranges})]
+        return [self._node(address) for address in sorted(self._masters())]
 
     async def probe_keys(self, key: str) -> Sequence[str]:
-        """A key for each master that has slots: `key` with a hash tag behind it."""
+        """A key for each master: `key` with a hash tag behind it. Raises as `each` does."""
         if self._stale:
             await self._learn()
-        masters = {master for *_, master in self._ranges}
+        masters = self._masters()
         found: dict[HostPort, str] = {}
         for number in range(MOST_TAGS):
             if len(found) == len(masters):
@@ -107,7 +113,7 @@ class ClusterMasters:
     async def aclose(self) -> None:
         """Close the connections to all nodes."""
         nodes, self._nodes = self._nodes, {}
-        await asyncio.gather(*(node.aclose() for node in nodes.values()))
+        await _close(nodes.values())
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -156,9 +162,8 @@ class ClusterMasters:
             raise unavailable(error) from error
 
     def _named(self, redirection: AskError, part: _Part) -> HostPort:
-        # A node that does not tell a host means the one that was asked.
-        host = redirection.host or (part.target or self._master(part.slot))[0]
-        return host, int(redirection.port)
+        asked = part.target or self._master(part.slot)
+        return _host(redirection.host, asked), int(redirection.port)
 
     async def _follow(
         self, commands: Sequence[Command], part: _Part, replies: list[Any], target: HostPort
@@ -186,6 +191,13 @@ class ClusterMasters:
         self._stale = True
         raise StoreUnavailable(f"Redis: no master of the Cluster has slot {slot}")
 
+    def _masters(self) -> set[HostPort]:
+        # What is kept in a slot without a master is away, though all masters that are there answer.
+        if _covered(self._ranges) < REDIS_CLUSTER_HASH_SLOTS:
+            self._stale = True
+            raise StoreUnavailable("Redis: slots of the Cluster have no master")
+        return {master for *_, master in self._ranges}
+
     # --- who has what ---------------------------------------------------------------------------
 
     async def _learn(self) -> None:
@@ -194,41 +206,59 @@ class ClusterMasters:
         async with self._learning:
             if self._learnt != before:
                 return
+            found: list[tuple[Sequence[Range], set[HostPort]]] = []
             refused = failed = None
             for address in [*self._nodes, *(seed for seed in self._seeds if seed not in self._nodes)]:
                 try:
-                    (answer,) = await self._node(address).pipe([("CLUSTER SLOTS",)], atomic=False)
-                    if isinstance(answer, RedisError):
-                        raise answer
+                    found.append(await self._told(address))
                 except (RedisError, OSError) as error:
                     failed = error
                     # It says so while a connection is set up, too; then it comes wrapped.
                     if isinstance(error.__cause__ or error, ResponseError | AuthenticationError):
                         refused = error
-                    # Next time the others are asked first.
-                    self._nodes[address] = self._nodes.pop(address)
-                else:
-                    await self._take(answer, address)
-                    return
-            cause = refused or failed or RedisError("a Cluster without nodes")
-            raise unavailable(cause) from cause
+                # Next time the others are asked first: what this one says may be of the past.
+                self._nodes[address] = self._nodes.pop(address)
+                # One that was taken out of the Cluster, or has lost what it knew, tells of few slots or none.
+                if found and _covered(found[-1][0]) == REDIS_CLUSTER_HASH_SLOTS:
+                    break
+            if not found:
+                cause = refused or failed or RedisError("a Cluster without nodes")
+                raise unavailable(cause) from cause
+            await self._believe(*max(found, key=lambda each: _covered(each[0])))
 
-    async def _take(self, answer: Sequence[Any], asked: HostPort) -> None:
-        """Believe what the node `asked` said to CLUSTER SLOTS, and leave nodes that are gone."""
-        ranges, there = [], {asked, *self._seeds}
+    async def _told(self, asked: HostPort) -> tuple[Sequence[Range], set[HostPort]]:
+        """What a node says to CLUSTER SLOTS: who has which slot, and all nodes. Raises redis-py's errors."""
+        async with asyncio.timeout(LEARN_TIMEOUT):
+            (answer,) = await self._node(asked).pipe([("CLUSTER SLOTS",)], atomic=False)
+        if isinstance(answer, RedisError):
+            raise answer
+        ranges, there = [], {asked}
         for first, last, *nodes in answer:
-            # A node that does not know its own host says nothing, or `?`: it was asked there.
-            found = [(_text(host) or asked[0], int(port)) for host, port, *_ in nodes]
-            ranges.append((int(first), int(last), found[0]))
-            there.update(found)
+            named = [(_host(host and host.decode(), asked), int(port)) for host, port, *_ in nodes]
+            ranges.append((int(first), int(last), named[0]))
+            there.update(named)
+        return ranges, there
+
+    async def _believe(self, ranges: Sequence[Range], there: set[HostPort]) -> None:
+        """Take that for true, and leave nodes that are gone."""
         self._ranges, self._stale = ranges, False
         self._learnt += 1
-        for address in self._nodes.keys() - there:
-            await self._nodes.pop(address).aclose()
+        gone = self._nodes.keys() - there - set(self._seeds)
+        await _close([self._nodes.pop(address) for address in gone])
 
 
-def _text(host: bytes | None) -> str:
-    return "" if host in (None, b"?") else host.decode()
+async def _close(nodes: Iterable[OneMaster]) -> None:
+    # One that hangs is given up after a while, with an error that is of no use to anybody.
+    await asyncio.gather(*(node.aclose() for node in nodes), return_exceptions=True)
+
+
+def _covered(ranges: Sequence[Range]) -> int:
+    return sum(last - first + 1 for first, last, _ in ranges)
+
+
+def _host(named: str | None, asked: HostPort) -> str:
+    """A node's host; one that does not know its own says nothing, or `?`: it was asked there."""
+    return asked[0] if named in (None, "", "?") else named
 
 
 def _key(command: Command) -> Argument | None:

@@ -7,7 +7,6 @@ What it names must say itself that it is a master.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,7 +27,10 @@ SENTINEL_TIMEOUT = 1.0
 """Seconds for a Sentinel's answer; past it the next one is asked."""
 
 LOOK_EVERY = 1.0
-"""Seconds for which a master is believed to be it still. One SENTINEL MASTERS is the price."""
+"""Seconds for which a master is believed to be it still. Two questions to a Sentinel are the price."""
+
+LOOK_TIMEOUT = 2.5
+"""Seconds for such a look: enough for a second Sentinel, where the first one hangs."""
 
 LOOK_LATER = 10.0
 """Seconds, where no Sentinel has told who is the master."""
@@ -42,14 +44,15 @@ class _MasterConnection(SentinelManagedConnection):
     async def connect_to(self, address: HostPort) -> None:
         """Connect, and see that it is a master. Raises redis-py's ConnectionError."""
         await super().connect_to(address)  # type: ignore[no-untyped-call]
-        role = [b"master"]
-        await self.send_command("ROLE")
-        # A user who may not ask is told by its first change.
-        with contextlib.suppress(ResponseError):
-            role = await self.read_response()
-        if role[0] != b"master":
+        try:
+            await self.send_command("ROLE")
+            role, *_ = await self.read_response()
+            if role != b"master":
+                raise RedisConnectionError(f"{self.host}:{self.port} is no master (any more)")
+        except RedisError:
+            # Left open it would be taken for one that was asked.
             await self.disconnect()
-            raise RedisConnectionError(f"{self.host}:{self.port} is no master (any more)")
+            raise
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """An answer. Raises redis-py's ConnectionError, and hangs up, where it is a master no more."""
@@ -98,15 +101,21 @@ class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
             if now() < self._believed_until:
                 return
             try:
-                async with asyncio.timeout(SENTINEL_TIMEOUT):
+                async with asyncio.timeout(LOOK_TIMEOUT):
                     await self.get_master_address()
+            except MasterNotFoundError:
+                # It answers us, and not the Sentinels: they are about to promote another one.
+                self._believed_until = now() + LOOK_EVERY
             except (RedisError, OSError, TimeoutError):
                 # All of them are away: what Redis answers itself is good enough meanwhile.
                 self._believed_until = now() + LOOK_LATER
 
 
 class _Sentinels(Sentinel):
-    """Several Sentinels: the first that knows a master which is up is believed."""
+    """Several Sentinels: the first that knows a master which is up is believed.
+
+    redis-py asks no other where one hangs for long, or refuses to answer; and it shows its objects in errors.
+    """
 
     async def discover_master(self, service_name: str) -> HostPort:
         """The master's host and port.
@@ -114,30 +123,37 @@ class _Sentinels(Sentinel):
         Raises ResponseError when it is the operator's to mend (name, password), else redis-py's
         ConnectionError.
         """
-        try:
-            found: HostPort = await super().discover_master(service_name)
-        except MasterNotFoundError:
-            raise await self._reason(service_name) from None
-        # redis-py asks for the master's state, which has the old address until a failover is over.
-        asked: tuple[bytes, int] | None
-        asked = await self.sentinels[0].sentinel_get_master_addr_by_name(service_name)  # type: ignore[assignment]
-        return (asked[0].decode(), asked[1]) if asked else found
-
-    async def _reason(self, service_name: str) -> RedisError:
-        """Why there is no master: redis-py's own text shows its objects."""
         refused: RedisError | None = None
-        for sentinel in self.sentinels:
+        known = False
+        for sentinel in tuple(self.sentinels):
             try:
-                await sentinel.sentinel_master(service_name)
+                async with asyncio.timeout(SENTINEL_TIMEOUT):
+                    state, named = await self._ask(sentinel, service_name)
             except AuthenticationError:
                 refused = ResponseError("a Sentinel refuses sentinel_username or sentinel_password")
             except ResponseError as error:
                 refused = ResponseError(f"a Sentinel says of the master {service_name}: {error}")
             except (RedisError, OSError):
-                pass
+                # The last one to be asked from now on.
+                self.sentinels.remove(sentinel)
+                self.sentinels.append(sentinel)
             else:
-                return RedisConnectionError(f"Sentinel knows no master {service_name} that is up")
-        return refused or RedisConnectionError("no Sentinel answers")
+                known = True
+                # The state is the old master's until a failover is over, which takes minutes where a replica
+                # does not follow.
+                promoted = named != (state["ip"], state["port"])
+                if named is not None and (promoted or self.check_master_state(state, service_name)):
+                    return named
+        if known:
+            raise MasterNotFoundError(f"Sentinel knows no master {service_name} that is up")
+        raise refused or RedisConnectionError("no Sentinel answers")
+
+    async def _ask(self, sentinel: Redis, service_name: str) -> tuple[dict[str, Any], HostPort | None]:
+        """The master's state, and the address that clients are to use."""
+        state: dict[str, Any] = await sentinel.sentinel_master(service_name)  # type: ignore[assignment]
+        named: tuple[bytes, int] | None
+        named = await sentinel.sentinel_get_master_addr_by_name(service_name)  # type: ignore[assignment]
+        return state, None if named is None else (named[0].decode(), named[1])
 
 
 def connect_sentinel(

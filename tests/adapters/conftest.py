@@ -143,7 +143,7 @@ def old_redis() -> Path:
     return server_executable()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_redis() -> Path:
     """A redis-server with WAITAOF."""
     executable = newer_executable()

@@ -324,6 +324,12 @@ async def test_a_public_address_is_enough(lnd: TellingLnd) -> None:
         assert (await look(lnd))["lnd.address"].level is Level.OK, host
 
 
+async def test_a_certificate_with_a_word_above_it_is_read(lnd: TellingLnd) -> None:
+    """As tools write it there, in whatever script."""
+    lnd.tls_path.write_bytes("# für LND\n".encode() + lnd.tls_path.read_bytes())
+    assert (await look(lnd))["lnd"].level is Level.OK
+
+
 async def test_an_lnd_that_nothing_can_reach_is_a_warning(lnd: TellingLnd) -> None:
     """No channels, none active, or none with a peer that speaks onion messages."""
     await lnd.node.peers[keys.public_key(PEER)].close()

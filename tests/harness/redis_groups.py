@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -10,11 +11,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import redis
+
+from sidecar.adapters.redis_store import RedisStore
+from sidecar.core.errors import StoreUnavailable
 
 SAFE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--repl-diskless-sync-delay", "0")
 PATIENCE = 20.0
@@ -33,6 +37,23 @@ def eventually(done: Callable[[], Any], seconds: float = PATIENCE) -> Any:
             answer = error
         time.sleep(0.01)
     raise AssertionError(f"it did not come: {answer!r}")
+
+
+async def changed_again(store: RedisStore) -> None:
+    """Wait until changes work by themselves."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return await store.probe()
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A port where a connection is taken, and nothing is ever answered."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
 
 
 class Node:
@@ -144,10 +165,14 @@ class Cluster:
     def owner(self, key: str) -> tuple[int, Node]:
         """A key's slot, and the master that has it."""
         slot = int(self.nodes[0].command("CLUSTER", "KEYSLOT", key))
-        for first, last, (_, port, *_), *_ in self.nodes[1].command("CLUSTER SLOTS"):
-            if first <= slot <= last:
-                return slot, next(node for node in self.nodes if node.port == port)
-        raise AssertionError(f"nobody has slot {slot}")
+        port = self._says(self.nodes[1], slot)
+        return slot, next(node for node in self.nodes if node.port == port)
+
+    @staticmethod
+    def _says(node: Node, slot: int) -> int:
+        """The port of the master that has a slot, as a node knows it; 0 for none."""
+        ranges = node.command("CLUSTER SLOTS")
+        return next((port for first, last, (_, port, *_), *_ in ranges if first <= slot <= last), 0)
 
     def begin_move(self, slot: int, source: Node, target: Node) -> None:
         """Say that a slot moves; no key of it does yet."""
@@ -162,9 +187,12 @@ class Cluster:
             source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
 
     def end_move(self, slot: int, target: Node) -> None:
-        """Say that a slot has moved, to the masters."""
-        for node in (target, *(node for node in self.nodes[:3] if node is not target)):
+        """Say that a slot has moved, to the masters, and wait until all of them agree."""
+        masters = self.nodes[:3]
+        for node in (target, *(node for node in masters if node is not target)):
             node.command("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+        # What they tell each other of the slot's last move may still be on its way.
+        eventually(lambda: all(self._says(node, slot) == target.port for node in masters))
 
     def end(self) -> None:
         """End all."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from sidecar import meeting
 from tests.harness.daemon import free_port
@@ -77,17 +78,23 @@ async def test_sigterm_ends_a_server_that_waits(lnd: SimulatedLnd, tmp_path: Pat
     assert sidecar.lines[-1].endswith("stopped")
 
 
-@pytest.mark.parametrize(("wait", "lines"), [("0s", 0), ("1s", 1)])
-async def test_a_server_whose_time_is_over_says_which_setting_is_wrong(
-    lnd: SimulatedLnd, tmp_path: Path, wait: str, lines: int
+async def test_a_server_that_is_not_to_wait_says_which_setting_is_wrong(
+    lnd: SimulatedLnd, tmp_path: Path
 ) -> None:
-    """And ends with 1: at once where nothing is to be waited for, which is the default."""
-    sidecar = late(lnd, tmp_path, wait)
+    """And ends with 1, at once: that is the default."""
+    sidecar = late(lnd, tmp_path, "0s")
     await sidecar.start(wait=False)
     assert await sidecar.wait() == 1
-    assert sum(map(is_waiting, sidecar.lines)) == lines
+    assert not any(map(is_waiting, sidecar.lines))
     assert "No such file" in sidecar.lines[-1]
     assert "set --lnd.tlspath to LND's file" in sidecar.lines[-1]
+
+
+async def test_a_server_whose_time_is_over_goes_on_to_say_so(tmp_path: Path) -> None:
+    """As one that is not to wait: by what it does next, which is to read the files."""
+    with capture_logs() as said:
+        await meeting.wait_for_files(tmp_path / "tls.cert", tmp_path / "m", 0.01)
+    assert [line["log_level"] for line in said] == ["warning"]
 
 
 async def test_a_file_that_may_not_be_read_yet_is_waited_for(

@@ -206,6 +206,7 @@ async def test_settings_read_anew_while_lnd_is_away_hold_from_the_start(tmp_path
             assert (await sidecar.json("status"))["durability"] == "strict"
 
 
+@pytest.mark.real
 async def test_a_config_map_that_is_replaced_is_read_without_a_signal(
     lnd: SimulatedLnd, tmp_path: Path
 ) -> None:
