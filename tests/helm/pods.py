@@ -25,6 +25,7 @@ from tests.helm.network import Network
 from tests.helm.pod_volumes import Objects, PodError, Volume
 
 _READY_SECONDS = 60.0
+_LONGEST_GRACE = 60.0  # LND has an hour: a test that waits so long has failed
 _LOOK_AGAIN = 0.1
 _CLUSTER = "svc.cluster.local"
 
@@ -202,7 +203,8 @@ class Pod(Running):
     async def delete(self) -> dict[str, int]:
         """Hooks, SIGTERM, and SIGKILL when the grace is over, as at `kubectl delete`; the exit codes."""
         self.ended = []
-        deadline = time.monotonic() + self.spec.get("terminationGracePeriodSeconds", 30)
+        grace = min(self.spec.get("terminationGracePeriodSeconds", 30), _LONGEST_GRACE)
+        deadline = time.monotonic() + grace
         codes = await asyncio.gather(*(self._end(each, deadline) for each in self.containers.values()))
         return dict(zip(self.containers, codes, strict=True))
 

@@ -67,6 +67,7 @@ BY_DEFINITION: dict[str, Any] = {
     "named": [{"name": "other"}],
     "objectName": "other",
     "ownContainer": {"runAsUser": 4321},
+    "ownVariables": [{"name": "OTHER", "value": "x"}],
     "peers": [{"podSelector": {"matchLabels": {"app": "other"}}}],
     "port": 4321,
     "ports": [1234, 4321, 6379, 26379],
@@ -93,15 +94,21 @@ BY_PATH: dict[str, Any] = {
     "lnd.image.tag": "v0.21.1-beta",
     "lnd.service.nodePort": 30_999,
     "listenAddress": "127.0.0.1",
+    "networkPolicy.chainBackendPorts": [48332, 28332, 28333, 4321],
     "networkPolicy.extraEgress": [{"to": [{"podSelector": {}}]}],
     "networkPolicy.extraIngress": [{"from": [{"podSelector": {}}]}],
+    "networkPolicy.torPorts": [9050, 4321],
     "networkPolicy.privateNetworks": ["10.99.0.0/16"],
     "networkPolicy.privateNetworksV6": ["fd99::/16"],
     "redis.config": {"tcp-keepalive": 77},
     "redis.image.tag": "8.2.2-bookworm",
     "image.tag": "9.9.9",
 }
-BY_END: dict[str, Any] = {"accessModes": ["ReadWriteMany"], "size": "77Gi"}
+BY_END: dict[str, Any] = {
+    "accessModes": ["ReadWriteMany"],
+    "loadBalancerClass": "example.com/other",
+    "size": "77Gi",
+}
 
 
 def _schema(path: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from tests.helm.values_schema import comments, readme
 pytestmark = pytest.mark.helm
 
 README, CHANGELOG = CHART / "README.md", CHART / "CHANGELOG.md"
+GUIDE = reader.ROOT / "docs" / "kubernetes.md"
+PRINTED = re.compile(r"^```yaml\n(extraContainers:\n.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 VALUES = charts.load(charts.VALUES)
 SAID = comments(charts.VALUES.read_text(encoding="utf-8"))
 
@@ -52,14 +54,36 @@ def test_every_value_that_the_readme_names_is_one() -> None:
     assert ours - known == {"admin.macaroon", "lsps5.cafile"}
 
 
-@pytest.mark.parametrize(
-    "block", re.findall(r"^```yaml\n(.*?)^```$", README.read_text(), flags=re.MULTILINE | re.DOTALL)
-)
+def _blocks(path: Path) -> list[str]:
+    """The values that a document shows."""
+    text = PRINTED.sub("", path.read_text())
+    found: list[str] = re.findall(r"^```yaml\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return found
+
+
+@pytest.mark.parametrize("block", _blocks(README))
 def test_the_values_that_the_readme_shows_are_taken(block: str, helm: Helm) -> None:
     """Those of a part of the whole with the rest that is needed."""
     values = yaml.safe_load(block)
     base = {} if "shape" in values or "existingLnd" in values else values_of("beside-minimal")
     helm.template({**base, **values})
+
+
+@pytest.mark.parametrize("block", _blocks(GUIDE))
+def test_the_values_that_the_guide_shows_are_taken(block: str, helm: Helm) -> None:
+    """In each shape that they are for, with the rest that is needed."""
+    values = yaml.safe_load(block)
+    more = {"redis": {"bundled": False}} if "existingRedis" in values else {}
+    for name in ["sidecar-minimal"] if "shape" in values else ["beside-minimal", "sidecar-minimal"]:
+        helm.template({**values_of(name), **more, **values})
+
+
+def test_the_readme_shows_what_is_printed_for_the_pod_of_another_chart(helm: Helm) -> None:
+    """Containers and volumes, word for word, for the values above them."""
+    attached = next(block for block in _blocks(README) if block.startswith("shape: attached\n"))
+    notes = helm.notes(yaml.safe_load(attached), release="invoices", namespace="default")
+    printed = notes.split("# --- begin\n")[1].split("# --- end")[0]
+    assert PRINTED.findall(README.read_text()) == [printed], "README.md.gotmpl is old"
 
 
 def test_the_changelog_tells_of_this_version() -> None:

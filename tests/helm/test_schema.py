@@ -250,6 +250,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"commonLabels": {"a": 1}}, "at '/commonLabels/a': got number, want string"),
     ({"podAnnotations": {"a": True}}, "at '/podAnnotations/a': got boolean, want string"),
     ({"networkPolicy.adminFrom": [{"app": "x"}]}, "at '/networkPolicy/adminFrom/0'"),
+    ({"networkPolicy.dnsPorts": []}, "at '/networkPolicy/dnsPorts': minItems: got 0, want 1"),
+    ({"extraEnv": [{"name": "SIDECAR_CLIENT_TTL", "value": "1d"}]}, "at '/extraEnv/0/name': 'not' failed"),
     ({"networkPolicy.torPorts": ["9050"]}, "at '/networkPolicy/torPorts/0': got string, want integer"),
     # not one of the words
     ({"shape": "Sidecar"}, "at '/shape': value must be one of 'beside', 'sidecar', 'attached'"),

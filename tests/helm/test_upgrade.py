@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,21 @@ async def test_labels_and_annotations_can_change(name: str, cluster: Cluster, tm
         assert more.items() <= metadata["annotations"].items()
 
 
+async def test_an_upgrade_replaces_a_pod_that_is_not_ready(cluster: Cluster, tmp_path: Path) -> None:
+    """LND is locked, say, and the new values have its password: Kubernetes must not wait for the old pod."""
+    release = await release_in_namespace_of_its_own(cluster, tmp_path)
+    await release.install(values_of("sidecar-minimal"))
+    before = await release.uids(SERVER, REDIS)
+    unready = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+    for component in (SERVER, REDIS):
+        name = (await release.pod(component))["metadata"]["name"]
+        patch = ["--subresource=status", "--type=strategic", "-p", json.dumps(unready)]
+        await cluster.kubectl("patch", "pod", name, "-n", release.namespace, *patch)
+    change = {"lnd.wallet.passwordSecret": "wallet", "redis.config": {"maxmemory": "1gb"}}
+    await release.upgrade(with_values(values_of("sidecar-minimal"), change))
+    assert not set(await release.uids(SERVER, REDIS)) & set(before)
+
+
 async def test_the_shape_of_a_release_can_change(cluster: Cluster, tmp_path: Path) -> None:
     """The pod of the former shape goes; Redis, which has the invoices, stays as it is."""
     release = await release_in_namespace_of_its_own(cluster, tmp_path)
@@ -142,7 +158,7 @@ async def _made_once(release: Release) -> dict[str, Any]:
 async def test_an_uninstall_leaves_the_claims_alone_and_a_new_installation_takes_them(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Nothing else stays, no Secret and no test; Redis takes its new password from the new Secret."""
+    """No Secret stays, and of the tests their pods; Redis takes its new password from the new Secret."""
     release = await release_in_namespace_of_its_own(cluster, tmp_path)
     everything = values_of(
         "sidecar-minimal",
@@ -155,11 +171,12 @@ async def test_an_uninstall_leaves_the_claims_alone_and_a_new_installation_takes
     )
     before = await _everything(release)
     await release.install(everything)
-    await release.test()
+    tests = await release.test()
     claims = await _claims(release)
 
     await release.uninstall()
-    assert await _everything(release) - before == {f"persistentvolumeclaim/{name}" for name in claims}
+    left = {f"persistentvolumeclaim/{name}" for name in claims} | {f"pod/{name}" for name in tests}
+    assert await _everything(release) - before == left
     assert set(claims) == {f"data-{release.fullname}-0", f"data-{release.fullname}-redis-0"}
 
     await release.install(everything, volumes=False)

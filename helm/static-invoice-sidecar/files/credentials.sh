@@ -3,7 +3,7 @@
 # nothing more than what the sidecar calls (those of `sidecar macaroon-permissions`).
 #
 # LNDDIR: LND's directory. NETWORK, RPCSERVER: as lncli takes them. CREDENTIALS: the directory where they go.
-# EVERY: seconds between two looks.
+# EVERY: seconds between two looks, once there is a macaroon.
 set -eu
 # Others than our group must never read them, not for a moment.
 umask 027
@@ -83,7 +83,8 @@ look() {
 keep() {
     while :; do
         look || say "that failed, and is tried again"
-        sleep "${EVERY:-5}"
+        # Until there is one the sidecar waits for it.
+        if [ -s "$MACAROON" ]; then sleep "${EVERY:-30}"; else sleep 2; fi
     done
 }
 

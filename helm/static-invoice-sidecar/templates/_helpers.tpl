@@ -19,8 +19,8 @@
 
 {{/* What tells this release's pods of one component from all others: (dict "root" $ "component" "server"). */}}
 {{- define "sidecar.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "sidecar.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "sidecar.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
