@@ -13,13 +13,13 @@ READY := $(VENV)/.ready
 .PHONY: test test-real test-ldk test-wake test-settle test-helm programs walk lint lint-rust demo picture picture-top settings chart protos clean
 
 test: lint
-	$(BIN)/pytest -n 4 --dist worksteal -m "not real and not ldk and not wake and not settle and not helm"
+	$(BIN)/pytest -n 4 --dist worksteal -m "not real and not ldk and not wake and not settle and not helm and not slow"
 
 # Built before pytest, whose time limit is for tests.
 test-real: $(READY)
 	$(BIN)/python -m tests.lnd.build
 	$(BIN)/python -m tests.monitoring.build
-	$(BIN)/pytest -m real
+	$(BIN)/pytest -m "real or slow"
 
 test-ldk: lint-rust
 	$(BIN)/python -m tests.lnd.build

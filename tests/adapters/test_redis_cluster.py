@@ -54,6 +54,7 @@ async def store(cluster: Cluster, node_id: bytes) -> AsyncIterator[RedisStore]:
     await store.close()
 
 
+@pytest.mark.slow
 class TestClusterStore(StoreContract):
     """ports.Store on a Cluster."""
 
@@ -62,7 +63,7 @@ class TestClusterBindings(BindingContract):
     """The nodes of its clients."""
 
 
-@pytest.mark.real
+@pytest.mark.slow
 class TestClusterMail(MailContract):
     """Their mail."""
 
@@ -221,7 +222,7 @@ async def test_a_client_whose_keys_are_in_two_places_is_away_for_that_moment(
 # --- masters that die -----------------------------------------------------------------------------
 
 
-@pytest.mark.real
+@pytest.mark.slow
 async def test_what_was_acknowledged_is_served_after_a_masters_death(new_redis: Path, opened: Open) -> None:
     """Killed at once: its replica takes over, and changes work again by themselves; other slots go on."""
     cluster = Cluster(new_redis, replica=True)

@@ -61,7 +61,7 @@ async def store(group: SentinelGroup) -> AsyncIterator[RedisStore]:
     await store.close()
 
 
-@pytest.mark.real
+@pytest.mark.slow
 class TestSentinelStore(StoreContract):
     """ports.Store on a master that Sentinel names."""
 
@@ -70,7 +70,7 @@ class TestSentinelBindings(BindingContract):
     """The nodes of its clients."""
 
 
-@pytest.mark.real
+@pytest.mark.slow
 class TestSentinelMail(MailContract):
     """Their mail."""
 
@@ -193,6 +193,7 @@ async def test_a_change_after_a_failover_does_not_go_to_the_old_master(
     assert (await store.load(client.client_id, 0)).invoice == invoice
 
 
+@pytest.mark.slow
 async def test_a_master_that_only_sentinels_do_not_reach_is_left(
     started: Start, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

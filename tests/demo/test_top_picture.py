@@ -52,6 +52,7 @@ def test_the_picture_of_the_readme_is_one_of_these() -> None:
     check(PICTURE.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 async def test_a_frame_is_of_a_server_at_work() -> None:
     """Served, kept, woken, and limited: rates and totals of a real server."""
     frame = await top_picture.frame()

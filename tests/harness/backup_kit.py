@@ -126,7 +126,7 @@ async def an_offer(kit: Kit, **changes: object) -> Kept:
     await kit.store.add_client(client)
     now_ms = int(time.time()) * 1_000
     kept = Kept(server_cases.ask(now_ms=now_ms))
-    kept.invoice = kept.wallet.make_invoice(kept.offer_records)
+    kept.invoice = kept.wallet.make_invoice(kept.offer_records, created_at=now_ms // 1_000)
     stored = replace(
         kept.stored,
         invoice=kept.invoice,

@@ -55,6 +55,7 @@ async def run(*arguments: str) -> tuple[int | None, bytes, bytes]:
     return process.returncode, stdout, stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [HOUR, -HOUR])
 async def test_the_running_sidecar_goes_by_the_clock_that_is_moved(
     stage: Stage, sidecar: SidecarProcess, moved: int
@@ -76,6 +77,7 @@ async def test_the_commands_go_by_the_same_clock(stage: Stage, sidecar: SidecarP
     assert "hours" not in shown
 
 
+@pytest.mark.slow
 async def test_a_moved_clock_outlives_the_sidecar(stage: Stage, sidecar: SidecarProcess) -> None:
     """A restart does not set the machine's clock."""
     sidecar.set_clock(HOUR)

@@ -20,6 +20,7 @@ async def lnd(tmp_path: Path) -> AsyncIterator[SimulatedLnd]:
         yield simulated
 
 
+@pytest.mark.slow
 async def test_an_offer_that_was_made_before_the_move_is_served_after_it(
     lnd: SimulatedLnd, tmp_path: Path
 ) -> None:

@@ -95,7 +95,7 @@ async def test_sigterm_kills_a_redis_that_does_not_stop(sidecar: SidecarProcess)
     assert (await sidecar.json("client", "show", "alice"))["name"] == "alice"
 
 
-@pytest.mark.real
+@pytest.mark.slow
 async def test_sigterm_ends_in_time_with_work_in_hand_that_redis_holds_up(
     lnd: SimulatedLnd, sidecar: SidecarProcess
 ) -> None:
@@ -206,7 +206,7 @@ async def test_settings_read_anew_while_lnd_is_away_hold_from_the_start(tmp_path
             assert (await sidecar.json("status"))["durability"] == "strict"
 
 
-@pytest.mark.real
+@pytest.mark.slow
 async def test_a_config_map_that_is_replaced_is_read_without_a_signal(
     lnd: SimulatedLnd, tmp_path: Path
 ) -> None:
