@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test test-real test-ldk test-wake test-settle test-helm programs walk lint lint-rust demo picture picture-top settings chart protos clean
+.PHONY: test test-real test-ldk test-wake test-settle test-helm bench programs walk lint lint-rust demo picture picture-top settings chart protos clean
 
 test: lint
 	$(BIN)/pytest -n 4 --dist worksteal -m "not real and not ldk and not wake and not settle and not helm and not slow"
@@ -24,6 +24,7 @@ test-real: $(READY)
 test-ldk: lint-rust
 	$(BIN)/python -m tests.lnd.build
 	$(BIN)/python -m tests.ldk.build
+	$(BIN)/python -m tests.bench.ldk_server
 	$(BIN)/pytest -m ldk
 
 test-wake: $(READY)
@@ -46,7 +47,12 @@ programs: $(READY)
 	$(BIN)/python -m tests.lnd.build
 	$(BIN)/python -m tests.monitoring.build
 	$(BIN)/python -m tests.ldk.build
+	$(BIN)/python -m tests.bench.ldk_server
 	$(BIN)/python -m tests.helm.build
+
+# How fast the core is, beside LDK's server; OUT= names a file for the figures as JSON. Needs Rust.
+bench: $(READY)
+	$(BIN)/python -m tests.bench core $(if $(OUT),--out $(OUT))
 
 # README's own commands, typed on a bare machine with a real LND 0.21: part of test-real, here with all
 # that a stranger would see.
@@ -61,6 +67,7 @@ lint: $(READY)
 
 lint-rust: $(READY)
 	$(BIN)/python -m tests.ldk.build lint
+	$(BIN)/python -m tests.bench.ldk_server lint
 
 demo: $(READY)
 	$(BIN)/python -m tests.demo --lnd $(LND)$(if $(filter-out 0,$(PAY)), --pay)
