@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from sidecar.core import paths
 from sidecar.core.model import Family
 from sidecar.core.wire import decode_tlvs
 from tests.harness import bolt8
+from tests.harness.asserting import until
 from tests.harness.btcd import Btcd
 from tests.harness.lnd_process import LndProcess
 from tests.harness.payer import Payer
@@ -36,7 +37,6 @@ pytestmark = [pytest.mark.helm, pytest.mark.timeout(300), pytest.mark.asyncio(lo
 NAME = "test-static-invoice-sidecar"
 OUTSIDE = "lnd.outside.example"
 PEERS, RPC, CHAIN = 9735, 10009, 18334
-SECONDS = 30.0
 
 BESIDE = {
     "shape": "beside",
@@ -60,13 +60,6 @@ async def network(image: Image) -> AsyncIterator[Network]:  # noqa: ARG001 - ski
 def known(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Image]:
     """The images by their names."""
     return images(image, tmp_path_factory.mktemp("images"))
-
-
-async def until(holds: Callable[[], Any]) -> None:
-    """Wait for what nobody tells."""
-    async with asyncio.timeout(SECONDS):
-        while not await holds():  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
 
 
 # --- LND and the sidecar in one pod -------------------------------------------------------------

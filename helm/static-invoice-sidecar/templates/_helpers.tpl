@@ -41,3 +41,24 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- .image.repository -}}
 {{- if .image.digest -}}@{{ .image.digest }}{{- else -}}:{{ .image.tag | default .tag }}{{- end -}}
 {{- end -}}
+
+{{/* The Secrets, and the keys in them: the operator's, or those that the chart makes, whose keys are fixed. */}}
+{{- define "sidecar.adminTokenSecret" -}}
+{{- .Values.admin.token.existingSecret | default (printf "%s-admin-token" (include "sidecar.fullname" .)) -}}
+{{- end -}}
+
+{{- define "sidecar.adminTokenKey" -}}
+{{- ternary .Values.admin.token.key "token" (not (empty .Values.admin.token.existingSecret)) -}}
+{{- end -}}
+
+{{- define "sidecar.adminTlsSecret" -}}
+{{- .Values.admin.tls.existingSecret | default (printf "%s-admin-tls" (include "sidecar.fullname" .)) -}}
+{{- end -}}
+
+{{- define "sidecar.redisSecret" -}}
+{{- .Values.redis.auth.existingSecret | default (printf "%s-redis" (include "sidecar.fullname" .)) -}}
+{{- end -}}
+
+{{- define "sidecar.redisKey" -}}
+{{- ternary .Values.redis.auth.key "password" (not (empty .Values.redis.auth.existingSecret)) -}}
+{{- end -}}

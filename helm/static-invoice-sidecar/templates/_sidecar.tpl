@@ -183,10 +183,10 @@ volumeMounts:
 {{- if .Values.redis.bundled }}
 - name: sidecar-redis
   secret:
-    secretName: {{ .Values.redis.auth.existingSecret | default (printf "%s-redis" (include "sidecar.fullname" .)) }}
+    secretName: {{ include "sidecar.redisSecret" . }}
     defaultMode: 0440
     items:
-      - key: {{ ternary .Values.redis.auth.key "password" (not (empty .Values.redis.auth.existingSecret)) | quote }}
+      - key: {{ include "sidecar.redisKey" . | quote }}
         path: password
 {{- else if .Values.existingRedis.urlSecret }}
 - name: sidecar-redis
@@ -220,12 +220,12 @@ volumeMounts:
     defaultMode: 0440
     sources:
       - secret:
-          name: {{ .Values.admin.token.existingSecret | default (printf "%s-admin-token" (include "sidecar.fullname" .)) }}
+          name: {{ include "sidecar.adminTokenSecret" . }}
           items:
-            - key: {{ ternary .Values.admin.token.key "token" (not (empty .Values.admin.token.existingSecret)) | quote }}
+            - key: {{ include "sidecar.adminTokenKey" . | quote }}
               path: token
       - secret:
-          name: {{ .Values.admin.tls.existingSecret | default (printf "%s-admin-tls" (include "sidecar.fullname" .)) }}
+          name: {{ include "sidecar.adminTlsSecret" . }}
           items:
             - key: tls.crt
               path: tls.crt
