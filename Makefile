@@ -24,7 +24,6 @@ test-real: $(READY)
 test-ldk: lint-rust
 	$(BIN)/python -m tests.lnd.build
 	$(BIN)/python -m tests.ldk.build
-	$(BIN)/python -m tests.bench.ldk_server
 	$(BIN)/pytest -m ldk
 
 test-wake: $(READY)
@@ -47,7 +46,6 @@ programs: $(READY)
 	$(BIN)/python -m tests.lnd.build
 	$(BIN)/python -m tests.monitoring.build
 	$(BIN)/python -m tests.ldk.build
-	$(BIN)/python -m tests.bench.ldk_server
 	$(BIN)/python -m tests.helm.build
 
 # How fast the core is, beside LDK's server; OUT= names a file for the figures as JSON. Needs Rust.
@@ -67,7 +65,6 @@ lint: $(READY)
 
 lint-rust: $(READY)
 	$(BIN)/python -m tests.ldk.build lint
-	$(BIN)/python -m tests.bench.ldk_server lint
 
 demo: $(READY)
 	$(BIN)/python -m tests.demo --lnd $(LND)$(if $(filter-out 0,$(PAY)), --pay)

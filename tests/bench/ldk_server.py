@@ -1,19 +1,10 @@
-"""LDK's own server as a contestant: the Rust program of tests/ldk/bench, optimised and kept in a cache.
-
-`python -m tests.bench.ldk_server` builds it with each LDK and prints where it is; told to `lint`, it checks
-format and clippy.
-"""
+"""LDK's own server as a contestant: the Rust program of tests/ldk/bench, optimised and kept in a cache."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,63 +13,21 @@ from sidecar.core import paths
 from tests.bench.contestants import Answered
 from tests.bench.questions import Question, Stored
 from tests.core.ldk_recordings import LdkNode
-from tests.harness.building import BuildError, cache_dir, digest_of, kept, lock, run, tell
+from tests.harness.building import BuildError
+from tests.ldk import build
 
-VERSIONS = {"0.2.7": "ldk-0_2", "0.3.0-rc3": "ldk-0_3"}
-"""LDK's version → the cargo feature that builds the program with it."""
+VERSIONS = {"0.2.7": "0.2", "0.3.0-rc3": "0.3"}
+"""LDK's version, and what tests/ldk/build.py calls it."""
 
 SHAPES = ("private-2", "private-4", "announced-4")
 """The program's payers, as questions.SHAPES names them: compact paths need a channel."""
 
-_PACKAGE = Path(__file__).resolve().parent.parent / "ldk" / "bench"
 _HEADER = 35  # path_key ‖ u16 length of the packet
-
-
-def binary_path(version: str) -> Path:
-    """Where the program with that LDK is kept. Raises BuildError without a Rust."""
-    parts = [VERSIONS[version].encode()]
-    parts += [(_PACKAGE / name).read_bytes() for name in ("Cargo.toml", "Cargo.lock")]
-    parts += [source.read_bytes() for source in sorted((_PACKAGE / "src").glob("*.rs"))]
-    parts.append(run([_tool("rustc"), "-vV"], _PACKAGE).stdout)
-    return cache_dir() / f"ldk-bench-{VERSIONS[version]}-{digest_of(parts)}"
 
 
 def ensure(version: str) -> Path:
     """The program with that LDK, built when it is not there yet (a minute at first). Raises BuildError."""
-    return kept(binary_path(version), partial(_build, VERSIONS[version]))
-
-
-def _tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise BuildError(f"LDK's server is built with Rust: `{name}` is not on the PATH")
-    return found
-
-
-def _build(feature: str, output: Path) -> None:
-    with _cargo("build", feature) as target:
-        shutil.copy2(target / "release" / "ldk-bench", output)
-
-
-@contextmanager
-def _cargo(command: str, feature: str, *more: str) -> Iterator[Path]:
-    """Run cargo, and keep others out of its folder for a while: that of tests/ldk/build.py."""
-    target = cache_dir() / "cargo"
-    with lock(target.with_name("cargo.lock")):
-        options = ["--locked", "--release", "--no-default-features", "--features", feature]
-        run([_tool("cargo"), command, *options, *more], _PACKAGE, {"CARGO_TARGET_DIR": str(target)})
-        yield target
-
-
-def _all(arguments: Sequence[str]) -> Iterator[Path]:
-    if list(arguments) == ["lint"]:
-        run([_tool("cargo"), "fmt", "--check"], _PACKAGE)
-        for feature in VERSIONS.values():
-            with _cargo("clippy", feature, "--quiet", "--", "-D", "warnings"):
-                pass
-        return
-    for version in VERSIONS:
-        yield ensure(version)
+    return build.ensure(build.bench(VERSIONS[version]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +110,3 @@ def _node(name: str, keys: dict[str, str]) -> LdkNode:
 
 def _sent(peer: LdkNode, message: bytes) -> tuple[bytes, bytes, bytes]:
     return peer.node_id, message[: _HEADER - 2], message[_HEADER:]
-
-
-if __name__ == "__main__":
-    sys.exit(tell(lambda: _all(sys.argv[1:])))

@@ -30,11 +30,14 @@ class _Package:
     binary: str
     also: tuple[Path, ...] = ()
     """Folders of sources that it takes modules from, besides its own."""
+    release: bool = False
+    """Whether it is optimised, for it is measured."""
 
     def cargo(self, *command: str) -> None:
         """Run it here, with these features and no default ones."""
-        features = ["--features", ",".join(self.features)] if self.features else []
-        arguments = [command[0], "--locked", "--no-default-features", *features, *command[1:]]
+        options = ["--features", ",".join(self.features)] if self.features else []
+        options += ["--release"] if self.release else []
+        arguments = [command[0], "--locked", "--no-default-features", *options, *command[1:]]
         # One folder for all packages and features, so that dependencies are compiled once.
         target = {"CARGO_TARGET_DIR": str(cache_dir() / _CARGO_TARGET)}
         run([_tool("cargo"), *arguments], self.directory, target)
@@ -45,17 +48,24 @@ def lsps5(version: str) -> str:
     return f"lsps5-{version}"
 
 
+def bench(version: str) -> str:
+    """The name of the server of LDK 0.2 or 0.3 that benchmarks are held against."""
+    return f"bench-{version}"
+
+
 _PACKAGES = {
     "0.2": _Package(_FOLDER, ("ldk-0_2",), "ldk-peer"),
     "0.3": _Package(_FOLDER, ("ldk-0_3",), "ldk-peer"),
     NODE: _Package(_FOLDER / "node", (), "ldk-node-wallet"),
     lsps5("0.2"): _Package(_FOLDER / "lsps5", ("ldk-0_2",), "ldk-lsps5", also=(_FOLDER / "src",)),
     lsps5("0.3"): _Package(_FOLDER / "lsps5", ("ldk-0_3",), "ldk-lsps5", also=(_FOLDER / "src",)),
+    bench("0.2"): _Package(_FOLDER / "bench", ("ldk-0_2",), "ldk-bench", release=True),
+    bench("0.3"): _Package(_FOLDER / "bench", ("ldk-0_3",), "ldk-bench", release=True),
 }
 
 
 def ensure(name: str) -> Path:
-    """The peer of LDK 0.2 or 0.3, NODE or an `lsps5`: built when it is not there yet (minutes at first)."""
+    """LDK 0.2's or 0.3's peer, NODE, an `lsps5` or a `bench`: built if it is not there (minutes at first)."""
     if name not in _PACKAGES:
         raise BuildError(f"no LDK {name} here; there are {', '.join(_PACKAGES)}")
     package = _PACKAGES[name]
@@ -79,7 +89,8 @@ def _build(package: _Package, output: Path) -> None:
     # The finished binary has one name in cargo's folder for all features: it is copied away under a lock.
     with lock(cache_dir() / f"{_CARGO_TARGET}.lock"):
         package.cargo("build", "--bin", package.binary)
-        shutil.copy2(cache_dir() / _CARGO_TARGET / "debug" / package.binary, output)
+        profile = "release" if package.release else "debug"
+        shutil.copy2(cache_dir() / _CARGO_TARGET / profile / package.binary, output)
 
 
 def _lint() -> None:
