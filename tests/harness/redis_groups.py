@@ -193,6 +193,14 @@ class Cluster:
             node.command("CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
         # What they tell each other of the slot's last move may still be on its way.
         eventually(lambda: all(self._says(node, slot) == target.port for node in masters))
+        # The slot's next move gets the epoch behind the highest one that its new master knows of. Were
+        # that not this move's, both would have the same, and those who disagree would do so for good.
+        eventually(lambda: len({self._epoch(node, target) for node in masters}) == 1)
+
+    @staticmethod
+    def _epoch(node: Node, of: Node) -> int:
+        """A master's configuration epoch, as a node knows it."""
+        return int(node.client.cluster("NODES")[f"127.0.0.1:{of.port}"]["epoch"])
 
     def end(self) -> None:
         """End all."""
