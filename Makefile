@@ -48,9 +48,9 @@ programs: $(READY)
 	$(BIN)/python -m tests.ldk.build
 	$(BIN)/python -m tests.helm.build
 
-# How fast the core is, beside LDK's server; OUT= names a file for the figures as JSON. Needs Rust.
+# Every benchmark, or those that WHAT= names; OUT= names a file for the figures as JSON. Needs Go and Rust.
 bench: $(READY)
-	$(BIN)/python -m tests.bench core $(if $(OUT),--out $(OUT))
+	$(BIN)/python -m tests.bench $(WHAT) $(if $(OUT),--out $(OUT))
 
 # README's own commands, typed on a bare machine with a real LND 0.21: part of test-real, here with all
 # that a stranger would see.

@@ -1,44 +1,50 @@
-"""`python -m tests.bench core [--out FILE]`: a table, and the same as JSON."""
+"""`python -m tests.bench [NAME ...] [--quick] [--out FILE]`: tables, and the same as JSON."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.bench import core, ldk_server, report
+from tests.bench import core_report
+from tests.bench.common import Report, machine, reach_table
 from tests.harness.building import BuildError
+
+BENCHMARKS: dict[str, Callable[[bool], Report]] = {
+    "core": core_report.run,
+}
+"""Each by its name; given whether to be quick, and so rough."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what is named. Returns a process's exit code."""
+    """Run what is named, or all. Returns a process's exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("what", choices=["core"])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures as JSON too")
-    parser.add_argument("--without-ldk", action="store_true", help="do not build or run LDK's server")
-    parser.add_argument("--rounds", type=int, default=core.ROUNDS, help="default: %(default)s")
-    parser.add_argument(
-        "--each", type=int, default=core.EACH, help="requests in a round; default: %(default)s"
-    )
+    parser.add_argument("--quick", action="store_true", help="a small part of the work: rough figures")
     chosen = parser.parse_args(arguments)
-    versions = [] if chosen.without_ldk else ldk_server.VERSIONS
-    try:
-        programs = [ldk_server.ensure(version) for version in versions]
-    except BuildError as error:
-        print(error, file=sys.stderr)
-        return 1
-    try:
-        found = core.measure(programs, chosen.rounds, chosen.each)
-    except pytest.skip.Exception as absent:
-        # tests/vectors.py says what is missing, and how to tell where it lies.
-        print(absent, file=sys.stderr)
-        return 1
-    print(report.text(found))
+    if unknown := set(chosen.names) - set(BENCHMARKS):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    where = machine()
+    print(", ".join(f"{name} {value}" for name, value in where.items()), flush=True)
+    reports = []
+    for name in chosen.names or BENCHMARKS:
+        try:
+            reports.append(BENCHMARKS[name](chosen.quick))
+        except (BuildError, pytest.skip.Exception) as absent:
+            # What is missing, and how to come by it: programs to build, recordings to point to.
+            print(absent, file=sys.stderr)
+            return 1
+        print(f"\n=== {name} ===\n{reports[-1].text}", flush=True)
+    print(f"\n=== reach ===\n{reach_table(reports)}")
     if chosen.out is not None:
-        chosen.out.write_text(json.dumps(report.figures(found), indent=2) + "\n")
+        found = {"machine": where, **{report.name: report.figures for report in reports}}
+        found["reach"] = {each.what: [each.figure, each.bound] for report in reports for each in report.reach}
+        chosen.out.write_text(json.dumps(found, indent=2) + "\n")
     return 0
 
 

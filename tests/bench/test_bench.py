@@ -11,7 +11,8 @@ import pytest
 
 from sidecar.core.paths import BlindedHop, BlindedPath, SciddirIntroduction
 from tests.bench import __main__ as program
-from tests.bench import core, ldk_server, questions, report
+from tests.bench import core, core_report, ldk_server, questions
+from tests.bench.common import Reach, Report, reach_table
 from tests.bench.contestants import Answered, Operations, Sidecar, needed
 from tests.bench.core import Case, WrongAnswer
 from tests.bench.questions import Question, Stored
@@ -33,9 +34,9 @@ def check_figures(found: list[Case], contestants: set[str]) -> None:
         for lane in case.lanes.values():
             assert [len(times) for times in lane.rounds] == [2] * ROUNDS
             assert 0 < lane.microseconds(50) <= lane.microseconds(99)
-    rows = [line for line in report.text(found).splitlines() if line.startswith(found[0].source)]
+    rows = [line for line in core_report.text(found).splitlines() if line.startswith(found[0].source)]
     assert len(rows) >= len(contestants)
-    for figures in report.figures(found)["cases"]:
+    for figures in core_report.figures(found)["cases"]:
         assert set(figures["contestants"]) == contestants
         assert figures["answer_bytes"] in (1_366, 32_834)
         assert 0 < figures["ratios"]["sidecar / floor"] < 2
@@ -120,21 +121,32 @@ def test_the_floor_counts_an_ecdh_and_a_key_for_each_onion_hop(
     assert needed(reply, forward, b"lnd") == expected
 
 
-def test_the_command_prints_a_table_and_writes_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_prints_tables_and_writes_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`python -m tests.bench core --out FILE`, which `make bench OUT=` runs."""
+    """`python -m tests.bench core --out FILE`, which `make bench OUT=` runs; what falls short is said."""
+    monkeypatch.setattr(ldk_server, "VERSIONS", {})
     out = tmp_path / "bench.json"
-    assert program.main(["core", "--without-ldk", "--rounds", "1", "--each", "2", "--out", str(out)]) == 0
-    assert "/ floor" in capsys.readouterr().out
+    assert program.main(["core", "--quick", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "/ floor" in printed
+    assert "coincurve" in printed
     assert '"coincurve"' in out.read_text()
+
+
+def test_what_was_not_reached_is_said() -> None:
+    """A figure on the wrong side of its bound, be that a least or a most."""
+    found = [Reach("speed", 2, 2.5, at_least=True), Reach("cost", 1.1, 1.2), Reach("bytes", 2, 1.5)]
+    lines = reach_table([Report("x", {}, "", found)]).splitlines()[1:]
+    assert ["falls short" in line for line in lines] == [True, False, True]
 
 
 def test_the_command_says_which_vectors_it_misses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No traceback: a line that names SIDECAR_VECTORS."""
+    monkeypatch.setattr(ldk_server, "VERSIONS", {})
     monkeypatch.setenv("SIDECAR_VECTORS", str(tmp_path))
     monkeypatch.delenv("SIDECAR_VECTORS_REQUIRED", raising=False)
-    assert program.main(["core", "--without-ldk", "--rounds", "1"]) == 1
+    assert program.main(["core", "--quick"]) == 1
     assert "SIDECAR_VECTORS" in capsys.readouterr().err

@@ -1,46 +1,21 @@
-"""What was measured, as a table to read and as JSON to compare; with the machine and every version."""
+"""What the core's benchmark measured, as a table to read and as JSON to compare."""
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.backends.openssl import backend
-
+from tests.bench import core, ldk_server
+from tests.bench.common import Reach, Report
 from tests.bench.contestants import INCLUDES, needed
 from tests.bench.core import Case
 
 _RATIOS = (("sidecar", "ldk"), ("sidecar", "floor"), ("sidecar+signer", "ldk"))
 
 
-def machine() -> dict[str, Any]:
-    """Where this ran, and on what."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "load": [round(each, 2) for each in os.getloadavg()],
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("static-invoice-sidecar", "coincurve", "cryptography")},
-        "openssl": backend.openssl_version_text(),
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def figures(found: Sequence[Case]) -> dict[str, Any]:
     """All of it."""
     return {
-        "machine": machine(),
         "clock": "processor time of the one thread at work",
         "includes": INCLUDES,
         "cases": [_case(case) for case in found],
@@ -79,10 +54,8 @@ def _case(case: Case) -> dict[str, Any]:
 
 def text(found: Sequence[Case]) -> str:
     """The table."""
-    where = machine()
-    lines = [", ".join(f"{name} {value}" for name, value in where.items()), ""]
     head = f"{'requests from':24}{'reply path':13}{'contestant':16}{'a second':>9}{'p50 us':>9}{'p99 us':>9}"
-    lines.append(head + f"{'/ LDK':>8}{'/ floor':>9}")
+    lines = [head + f"{'/ LDK':>8}{'/ floor':>9}"]
     for case in found:
         for name in sorted(case.lanes, key=list(INCLUDES).index):
             lane = case.lanes[name]
@@ -97,3 +70,23 @@ def text(found: Sequence[Case]) -> str:
 def _ratio(case: Case, one: str, other: str, width: int) -> str:
     ratio = None if one == other else case.ratio(one, other)
     return " " * width if ratio is None else f"{ratio:{width}.2f}"
+
+
+def report(found: Sequence[Case]) -> Report:
+    """All of it, and what was to be reached: beside LDK 0.2.7 and the floor, each shape of its payers."""
+    reach = []
+    for case in found:
+        ldk, floor = case.ratio("sidecar", "ldk"), case.ratio("sidecar", "floor")
+        if case.source == "LDK 0.2.7" and ldk is not None and floor is not None:
+            reach += [
+                Reach(f"core / LDK 0.2.7's server, {case.shape}", ldk, 2.5, at_least=True),
+                Reach(f"core / the elliptic-curve floor, {case.shape}", floor, 0.6, at_least=True),
+            ]
+    return Report("core", figures(found), text(found), reach)
+
+
+def run(quick: bool) -> Report:
+    """Measure and report. Raises BuildError, and skips as a test does where there are no recordings."""
+    programs = [ldk_server.ensure(version) for version in ldk_server.VERSIONS]
+    found = core.measure(programs, *((2, 2) if quick else (core.ROUNDS, core.EACH)))
+    return report(found)
