@@ -59,6 +59,10 @@ class Courier:
 
         Raises PathToSelf, BadPath, BadRecipientData, BadPoint, UnknownScid, LndUnavailable.
         """
+        return (await self._past_lnd(path))[0]
+
+    async def _past_lnd(self, path: BlindedPath) -> tuple[BlindedPath, bytes]:
+        """The same, and its first node."""
         if len(path.hops) > MAX_HOPS:
             raise BadPath(f"a path of {len(path.hops)} hops; we send along {MAX_HOPS} at most")
         for _ in range(MAX_HOPS_AT_LND + 1):
@@ -66,7 +70,7 @@ class Courier:
             if node_id == self._own_node_id:
                 raise PathToSelf("a path that leads back to the sidecar")
             if node_id != self._lnd_node_id:
-                return BlindedPath(node_id, path.path_key, path.hops)
+                return BlindedPath(node_id, path.path_key, path.hops), node_id
             if len(path.hops) < 2:
                 raise PathToSelf("a path that ends at our own LND")
             hop = paths.first_hop(path, await self._lnd_key.ecdh(path.path_key))
@@ -91,8 +95,7 @@ class Courier:
 
         Raises what `past_lnd` does, and PayloadTooLarge.
         """
-        path = await self.past_lnd(message.path)
-        return self._wrap(message, path, await self._introduction(path))
+        return self._wrap(message, *await self._past_lnd(message.path))
 
     def _wrap(self, message: Send, path: BlindedPath, peer: bytes) -> Parcel:
         packet = messages.onion_along(

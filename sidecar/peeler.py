@@ -7,10 +7,10 @@ path_key leads to is remembered. A path of ours has a path_key of its own and is
 from dataclasses import dataclass
 
 from sidecar.core import context as contexts
-from sidecar.core import messages, onion, paths
+from sidecar.core import keys, messages, onion, paths
 from sidecar.core.bounded import Bounded
 from sidecar.core.context import Context
-from sidecar.core.errors import BadContext, BadOnion, Malformed, NotForUs
+from sidecar.core.errors import BadContext, Malformed, NotForUs
 from sidecar.core.keys import SidecarKeys
 from sidecar.core.messages import FinalPayload
 from sidecar.core.paths import BlindedPath, NextHop
@@ -41,6 +41,8 @@ class _Known:
     lnd_data: bytes
     hop: NextHop
     own_secret: bytes | None
+    blinded_secret: bytes = b""
+    """Our node's secret, blinded as the path blinds its id."""
     own_data: bytes = b""
     context: Context | None = None
 
@@ -74,7 +76,7 @@ class Peeler:
             known = await self._lead(received.path_key, data, secret)
         if known.own_secret is None:
             return Passing(known.hop, layer.next_packet)
-        return self._land(known, known.own_secret, layer.next_packet)
+        return self._land(known, known.own_secret, layer)
 
     async def next_packet(self, received: Received) -> bytes:
         """What LND hands to the next node of a message that it forwards. Raises Malformed, NotForUs."""
@@ -106,17 +108,20 @@ class Peeler:
         if not recipient_data.names_next_hop:
             raise NotForUs("an onion message that ends at LND: no path of ours does")
         hop = paths.follow(path_key, secret, recipient_data)
-        ours = hop.node_id == self._own.node_id
-        known = _Known(secret, data, hop, self._own.ecdh(hop.path_key) if ours else None)
+        known = _Known(secret, data, hop, None)
+        if hop.node_id == self._own.node_id:
+            known.own_secret = self._own.ecdh(hop.path_key)
+            factor = paths.blinding_factor(known.own_secret)
+            known.blinded_secret = keys.multiply_secret(self._own.node_secret, factor)
         self._known[path_key] = known
         return known
 
-    def _land(self, known: _Known, own_secret: bytes, packet: bytes) -> Landed:
-        blinded = paths.blind(onion.check_packet(packet), own_secret)
-        layer = onion.peel(packet, self._own.ecdh(blinded))
-        if not isinstance(layer, onion.Final):
-            raise BadOnion("an onion message that goes on behind our key")
-        payload = messages.read_final_payload(layer.payload)
+    def _land(self, known: _Known, own_secret: bytes, layer: onion.Forward) -> Landed:
+        # The ECDH of our layer by one product instead of three: the scalar between LND's ephemeral key
+        # and ours, and the one that blinds, go to our secret instead of to the point.
+        secret = keys.multiply_secret(known.blinded_secret, layer.factor)
+        last = onion.peel_last(layer, keys.ecdh(secret, layer.ephemeral))
+        payload = messages.read_final_payload(last.payload)
         if known.context is None or payload.encrypted_recipient_data != known.own_data:
             known.context = self._open(own_secret, payload.encrypted_recipient_data)
             known.own_data = payload.encrypted_recipient_data

@@ -81,22 +81,28 @@ def encode_string(prefix: str, data: bytes) -> str:
 # --- signatures -----------------------------------------------------------------------------------
 
 
+_LEAF, _BRANCH = keys.tagged_state(b"LnLeaf"), keys.tagged_state(b"LnBranch")
+
+
 def merkle_root(records: Mapping[int, bytes]) -> bytes:
     """The 32-byte root over all but the signature TLVs (BOLT 12, "Signature Calculation").
 
     `records` are in ascending order of type, as `decode_tlvs` gives them.
     """
-    signed = {
-        type_: encode_tlv(type_, value) for type_, value in records.items() if type_ not in _SIGNATURE_TYPES
-    }
+    signed = [
+        (type_, encode_tlv(type_, value)) for type_, value in records.items() if type_ not in _SIGNATURE_TYPES
+    ]
     if not signed:
         raise BadSignature("nothing is signed")
     # H("LnNonce" ‖ first-tlv, tlv-type): "first-tlv is the numerically-first TLV entry".
-    nonce_tag = b"LnNonce" + signed[next(iter(signed))]
-    level = [
-        _branch(keys.tagged_hash(b"LnLeaf", tlv), keys.tagged_hash(nonce_tag, write_bigsize(type_)))
-        for type_, tlv in signed.items()
-    ]
+    nonce = keys.tagged_state(b"LnNonce" + signed[0][1])
+    level = []
+    for type_, tlv in signed:
+        # Tagged hashes without a call for each: there are some thirty of them to a request.
+        left, right = _LEAF.copy(), nonce.copy()
+        left.update(tlv)
+        right.update(write_bigsize(type_))
+        level.append(_branch(left.digest(), right.digest()))
     while len(level) > 1:
         # "the tree depth will be uneven, with the deepest tree on the lowest-order leaves"
         odd = level[len(level) & ~1 :]
@@ -106,12 +112,13 @@ def merkle_root(records: Mapping[int, bytes]) -> bytes:
 
 def _branch(left: bytes, right: bytes) -> bytes:
     # "H("LnBranch", lesser-SHA256||greater-SHA256)"
-    return keys.tagged_hash(b"LnBranch", left + right if left < right else right + left)
+    state = _BRANCH.copy()
+    state.update(left + right if left < right else right + left)
+    return state.digest()
 
 
 def _signature_hash(records: Mapping[int, bytes], message_name: str) -> bytes:
-    tag = f"lightning{message_name}signature".encode()
-    return keys.tagged_hash(tag, merkle_root(records))
+    return keys.tagged_hash(f"lightning{message_name}signature".encode(), merkle_root(records))
 
 
 def verify(records: Mapping[int, bytes], message_name: str, signer: bytes) -> None:

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from coincurve import PrivateKey, PublicKey, PublicKeyXOnly
+from coincurve import GLOBAL_CONTEXT, PrivateKey, PublicKey, PublicKeyXOnly
+
+# Not public; for `multiply_secret` alone.
+from coincurve._libsecp256k1 import ffi, lib  # type: ignore[import-not-found]
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -21,7 +24,8 @@ from sidecar.core.errors import BadPoint, BadRecipientData, BadSignature, Forbid
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 _ZERO_NONCE = bytes(12)
-_ZERO_CHACHA_NONCE = bytes(16)  # OpenSSL's form: 4 bytes of counter before the 12 of the nonce
+_CHACHA_START = bytes(16)  # OpenSSL's form: 4 bytes of counter before the 12 of the nonce
+_CHACHA_BLOCK = 64
 
 
 def sha256(data: bytes) -> bytes:
@@ -34,19 +38,40 @@ def hmac_sha256(key: bytes, data: bytes) -> bytes:
     return _hmac.digest(key, data, "sha256")
 
 
+@lru_cache(maxsize=8)
+def _hmac_midstates(key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
+    padded = key.ljust(64, b"\0")
+    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in padded)) for pad in (0x36, 0x5C))
+    return inner, outer
+
+
+def purpose_key(purpose: bytes, shared_secret: bytes) -> bytes:
+    """HMAC256(purpose, shared secret): BOLT 4's keys rho, mu, pad and blinded_node_id, 32 bytes each.
+
+    As `hmac_sha256`, in half the time: the few purposes are hashed once.
+    """
+    inner, outer = _hmac_midstates(purpose)
+    state = inner.copy()
+    state.update(shared_secret)
+    digest = state.digest()
+    state = outer.copy()
+    state.update(digest)
+    return state.digest()
+
+
 def equal(left: bytes, right: bytes) -> bool:
     """Compare in constant time."""
     return _hmac.compare_digest(left, right)
 
 
-@lru_cache(maxsize=32)
-def _tag_midstate(tag: bytes) -> "hashlib._Hash":
+def tagged_state(tag: bytes) -> "hashlib._Hash":
+    """The state of `tagged_hash` before its data; copied, it hashes any number of them."""
     return hashlib.sha256(sha256(tag) * 2)
 
 
 def tagged_hash(tag: bytes, data: bytes) -> bytes:
     """SHA256(SHA256(tag) ‖ SHA256(tag) ‖ data) (BIP 340)."""
-    state = _tag_midstate(tag).copy()
+    state = tagged_state(tag)
     state.update(data)
     return state.digest()
 
@@ -57,9 +82,26 @@ def derive_key(secret: bytes, purpose: str) -> bytes:
     return hmac_sha256(pseudo_random_key, purpose.encode() + b"\x01")
 
 
+class KeyStream:
+    """The ChaCha20 stream of a key, with a zero nonce (BOLT 4, "Pseudo Random Byte Stream")."""
+
+    __slots__ = ("_cipher", "xor")
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = Cipher(ChaCha20(key, _CHACHA_START), mode=None).encryptor()
+        self.xor = self._cipher.update
+        """XOR bytes with the stream, from where the last ones ended."""
+
+    def seek(self, position: int) -> None:
+        """Go on from a byte of the stream."""
+        block, skipped = divmod(position, _CHACHA_BLOCK)
+        self._cipher.reset_nonce(block.to_bytes(4, "little") + _ZERO_NONCE)
+        self.xor(bytes(skipped))
+
+
 def chacha20(key: bytes, data: bytes) -> bytes:
-    """XOR `data` with the ChaCha20 stream of `key`, zero nonce (BOLT 4, "Pseudo Random Byte Stream")."""
-    return Cipher(ChaCha20(key, _ZERO_CHACHA_NONCE), mode=None).encryptor().update(data)
+    """XOR `data` with the ChaCha20 stream of `key` from its start."""
+    return KeyStream(key).xor(data)
 
 
 def seal(key: bytes, plain: bytes) -> bytes:
@@ -77,6 +119,9 @@ def unseal(key: bytes, sealed: bytes) -> bytes:
         raise BadRecipientData("encrypted_recipient_data was not made with this path_key") from None
 
 
+# Most points are used more than once: an onion's ephemeral key for LND's layer and for ours, the points of
+# an offer and of a forward path for each of its payers.
+@lru_cache(maxsize=1_024)
 def _point(point: bytes) -> PublicKey:
     # coincurve takes uncompressed points as well; BOLTs know only 33 bytes.
     if len(point) != 33:
@@ -90,6 +135,16 @@ def _point(point: bytes) -> PublicKey:
 def check_point(point: bytes) -> bytes:
     """`point` itself. Raises BadPoint when it is no compressed point."""
     _point(point)
+    return point
+
+
+def check_point_form(point: bytes) -> bytes:
+    """`point` itself, which may yet be none: for what is parsed where it is used.
+
+    Raises BadPoint when it has not the length and the first byte of a compressed point.
+    """
+    if len(point) != 33 or point[0] not in (2, 3):
+        raise BadPoint("a point is 33 bytes, the first of them 2 or 3")
     return point
 
 
@@ -108,11 +163,18 @@ def multiply_point(point: bytes, scalar: bytes) -> bytes:
 
 
 def multiply_secret(secret: bytes, scalar: bytes) -> bytes:
-    """Scalar · secret modulo the curve's order. Raises BadPoint for zero."""
-    try:
-        return PrivateKey(secret).multiply(scalar).secret
-    except ValueError:
-        raise BadPoint("a secret times zero") from None
+    """Scalar · secret modulo the curve's order.
+
+    Raises BadPoint for zero, ValueError unless both are 32 bytes. One of them may be our node's: so it is
+    libsecp256k1 that multiplies, in constant time. It is called directly, for PrivateKey.multiply derives
+    public keys on the way: 80 µs instead of one.
+    """
+    if len(secret) != 32 or len(scalar) != 32:
+        raise ValueError("secrets and scalars have 32 bytes")  # the library would read on behind them
+    product = bytearray(secret)
+    if not lib.secp256k1_ec_seckey_tweak_mul(GLOBAL_CONTEXT.ctx, ffi.from_buffer(product), scalar):
+        raise BadPoint("a secret times zero")
+    return bytes(product)
 
 
 def ecdh(secret: bytes, point: bytes) -> bytes:
@@ -121,9 +183,14 @@ def ecdh(secret: bytes, point: bytes) -> bytes:
     return sha256(parsed.multiply(secret).format())
 
 
+def next_factor(point: bytes, shared_secret: bytes) -> bytes:
+    """SHA256(E_i ‖ ss_i), the scalar between E_i and E_{i+1}."""
+    return sha256(point + shared_secret)
+
+
 def next_point(point: bytes, shared_secret: bytes) -> bytes:
     """E_{i+1} = SHA256(E_i ‖ ss_i) · E_i, of onions' ephemeral keys and path_keys alike. Raises BadPoint."""
-    return multiply_point(point, sha256(point + shared_secret))
+    return multiply_point(point, next_factor(point, shared_secret))
 
 
 def shared_secrets(session_key: bytes, nodes: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
@@ -136,7 +203,7 @@ def shared_secrets(session_key: bytes, nodes: Sequence[bytes]) -> tuple[bytes, l
     for index, node in enumerate(nodes):
         shared.append(ecdh(secret, node))
         if index + 1 < len(nodes):
-            secret = multiply_secret(secret, sha256(point + shared[-1]))
+            secret = multiply_secret(secret, next_factor(point, shared[-1]))
             point = public_key(secret)
     return first, shared
 

@@ -4,7 +4,7 @@ version (1 byte) ‖ ephemeral key (33) ‖ hop data (1,300 or 32,768) ‖ HMAC 
 Each payload stands in the hop data as BigSize length ‖ payload ‖ HMAC.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sidecar.core import keys
@@ -16,6 +16,7 @@ from sidecar.core.errors import (
     BadOnionVersion,
     PayloadTooLarge,
 )
+from sidecar.core.keys import KeyStream
 from sidecar.core.wire import read_bigsize, write_bigsize
 
 SMALL_HOP_DATA = 1_300
@@ -27,14 +28,28 @@ _OVERHEAD = _HEADER + _HMAC
 SMALL_PACKET = SMALL_HOP_DATA + _OVERHEAD
 LARGE_PACKET = LARGE_HOP_DATA + _OVERHEAD
 _NO_HMAC = bytes(_HMAC)
+_LONGEST_BIGSIZE = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A layer of an intermediate hop: what it may read, and the packet for the next."""
+    """A layer of an intermediate hop: what it may read, and what the next packet is made of."""
 
     payload: bytes
-    next_packet: bytes
+    ephemeral: bytes
+    """This layer's key."""
+    factor: bytes
+    """The scalar between this layer's key and the next one's."""
+    hop_data: bytes
+    """The next packet's."""
+    hmac: bytes
+    """The next packet's."""
+
+    @property
+    def next_packet(self) -> bytes:
+        """The packet for the next hop. Raises BadPoint."""
+        ephemeral = keys.multiply_point(self.ephemeral, self.factor)
+        return b"".join((b"\x00", ephemeral, self.hop_data, self.hmac))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +77,59 @@ def check_packet(packet: bytes) -> bytes:
 def peel(packet: bytes, shared_secret: bytes) -> Forward | Final:
     """Open one layer with the ECDH of its blinded key and its ephemeral key.
 
-    Raises BadOnionSize, BadOnionVersion, BadOnionHmac, BadOnion, BadPoint.
+    Raises BadOnionSize, BadOnionVersion, BadOnionHmac, BadOnion.
     """
     ephemeral = check_packet(packet)
-    hop_data, hmac = packet[_HEADER:-_HMAC], packet[-_HMAC:]
-    # "MUST decrypt `onion_message_packet` using an empty `associated_data`", and
-    # "MUST use a constant time comparison of the computed HMAC and `hmac`".
-    if not keys.equal(keys.hmac_sha256(keys.hmac_sha256(b"mu", shared_secret), hop_data), hmac):
-        raise BadOnionHmac("the onion packet was not made for this key")
-    size = len(hop_data)
-    plain = keys.chacha20(keys.hmac_sha256(b"rho", shared_secret), hop_data + bytes(size))
-    try:
-        length, start = read_bigsize(plain, 0)
-    except BadBigSize as error:
-        raise BadOnion(f"payload length: {error}") from None
-    end = start + length
-    if end + _HMAC > size:
-        raise BadOnion(f"a payload of {length} bytes runs out of the hop data")
-    payload, next_hmac = plain[start:end], plain[end : end + _HMAC]
+    hop_data = packet[_HEADER:-_HMAC]
+    # "MUST decrypt `onion_message_packet` using an empty `associated_data`"
+    _check_hmac(hop_data, packet[-_HMAC:], shared_secret)
+    xor = _stream(shared_secret).xor
+    payload, next_hmac, end = _read_frame(hop_data, xor)
     if next_hmac == _NO_HMAC:
         return Final(payload)
-    shift = end + _HMAC
-    next_ephemeral = keys.next_point(ephemeral, shared_secret)
-    return Forward(payload, b"\x00" + next_ephemeral + plain[shift : shift + size] + next_hmac)
+    # What is taken out at the front is filled up behind with the stream itself.
+    rest = xor(memoryview(hop_data)[end:]) + xor(bytes(end))
+    return Forward(payload, ephemeral, keys.next_factor(ephemeral, shared_secret), rest, next_hmac)
+
+
+def peel_last(layer: Forward, shared_secret: bytes) -> Final:
+    """Open the layer behind `layer`, which must be the last, with no packet made for it in between.
+
+    Raises BadOnionHmac, BadOnion.
+    """
+    _check_hmac(layer.hop_data, layer.hmac, shared_secret)
+    payload, next_hmac, _ = _read_frame(layer.hop_data, _stream(shared_secret).xor)
+    if next_hmac != _NO_HMAC:
+        raise BadOnion("an onion message that goes on where it should end")
+    return Final(payload)
+
+
+def _check_hmac(hop_data: bytes, hmac: bytes, shared_secret: bytes) -> None:
+    # "MUST use a constant time comparison of the computed HMAC and `hmac`"
+    if not keys.equal(_hmac(shared_secret, hop_data), hmac):
+        raise BadOnionHmac("the onion packet was not made for this key")
+
+
+def _hmac(shared_secret: bytes, hop_data: bytes) -> bytes:
+    return keys.hmac_sha256(keys.purpose_key(b"mu", shared_secret), hop_data)
+
+
+def _stream(shared_secret: bytes) -> KeyStream:
+    return KeyStream(keys.purpose_key(b"rho", shared_secret))
+
+
+def _read_frame(hop_data: bytes, xor: Callable[[bytes | memoryview], bytes]) -> tuple[bytes, bytes, int]:
+    """The payload, the next HMAC and where they end; no more than that is deciphered."""
+    head = xor(hop_data[:_LONGEST_BIGSIZE])
+    try:
+        length, start = read_bigsize(head, 0)
+    except BadBigSize as error:
+        raise BadOnion(f"payload length: {error}") from None
+    end = start + length + _HMAC
+    if end > len(hop_data):
+        raise BadOnion(f"a payload of {length} bytes runs out of the hop data")
+    frame = head + xor(hop_data[_LONGEST_BIGSIZE:end])
+    return frame[start:-_HMAC], frame[-_HMAC:], end
 
 
 def build(session_key: bytes, hops: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -103,28 +148,35 @@ def build(session_key: bytes, hops: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 def _wrap(session_key: bytes, nodes: Sequence[bytes], frames: Sequence[bytes], size: int) -> bytes:
     ephemeral, secrets = keys.shared_secrets(session_key, nodes)
-    # "The `hop_payloads` … MUST be initialized with random bytes": a stream that
-    # only the sender can repeat, so that the last hop can't tell the route's length.
-    hop_data = keys.chacha20(keys.hmac_sha256(b"pad", session_key), bytes(size))
-    filler = _filler(secrets, frames, size)
-    hmac = _NO_HMAC
-    for index in range(len(nodes) - 1, -1, -1):
-        shared, frame = secrets[index], frames[index]
-        hop_data = (frame + hmac + hop_data)[:size]
-        hop_data = keys.chacha20(keys.hmac_sha256(b"rho", shared), hop_data)
-        if index == len(nodes) - 1 and filler:
-            hop_data = hop_data[: size - len(filler)] + filler
-        hmac = keys.hmac_sha256(keys.hmac_sha256(b"mu", shared), hop_data)
-    return b"\x00" + ephemeral + hop_data + hmac
+    streams = [_stream(shared) for shared in secrets]
+    filler = _filler(streams, frames, size)
+    head = frames[-1] + _NO_HMAC
+    padding = _padding(session_key, size - len(head) - len(filler))
+    hop_data = streams[-1].xor(head) + padding + filler
+    hmac = _hmac(secrets[-1], hop_data)
+    for index in range(len(nodes) - 2, -1, -1):
+        kept = memoryview(hop_data)[: size - len(frames[index]) - _HMAC]
+        streams[index].seek(0)
+        hop_data = streams[index].xor(b"".join((frames[index], hmac, kept)))
+        hmac = _hmac(secrets[index], hop_data)
+    return b"".join((b"\x00", ephemeral, hop_data, hmac))
 
 
-def _filler(secrets: Sequence[bytes], frames: Sequence[bytes], size: int) -> bytes:
+def _padding(session_key: bytes, size: int) -> bytes:
+    """What stands behind the last hop's payload.
+
+    "The `hop_payloads` … MUST be initialized with random bytes": a stream that only the sender can
+    repeat, so that the last hop can't tell the route's length. BOLT 4 enciphers it for the last hop
+    as well, by which it gets no more random.
+    """
+    return keys.chacha20(keys.purpose_key(b"pad", session_key), bytes(size))
+
+
+def _filler(streams: Sequence[KeyStream], frames: Sequence[bytes], size: int) -> bytes:
     """What the hops' shifting leaves at the end of the hop data (BOLT 4, "Filler Generation")."""
     filler = b""
-    for shared, frame in zip(secrets[:-1], frames[:-1], strict=True):
-        stream = keys.chacha20(keys.hmac_sha256(b"rho", shared), bytes(2 * size))
-        start = size - len(filler)
-        filler += bytes(len(frame) + _HMAC)
-        mask = stream[start : start + len(filler)]
-        filler = (int.from_bytes(filler, "big") ^ int.from_bytes(mask, "big")).to_bytes(len(filler), "big")
+    for stream, frame in zip(streams[:-1], frames[:-1], strict=True):
+        # Of the hop's stream just what lies on the filler, and behind the hop data's end.
+        stream.seek(size - len(filler))
+        filler = stream.xor(filler + bytes(len(frame) + _HMAC))
     return filler

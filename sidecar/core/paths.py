@@ -72,7 +72,7 @@ def path_id_data(path_id: bytes) -> bytes:
 
 def blinding_factor(shared_secret: bytes) -> bytes:
     """The scalar between a node id and its blinded_node_id: HMAC256("blinded_node_id", ss)."""
-    return keys.hmac_sha256(b"blinded_node_id", shared_secret)
+    return keys.purpose_key(b"blinded_node_id", shared_secret)
 
 
 def blind(point: bytes, shared_secret: bytes) -> bytes:
@@ -86,7 +86,7 @@ def blind(point: bytes, shared_secret: bytes) -> bytes:
 
 def encrypt_hop(node_id: bytes, shared_secret: bytes, data: bytes) -> BlindedHop:
     """Blind one hop, given the ECDH of its node id and its path_key."""
-    return BlindedHop(blind(node_id, shared_secret), keys.seal(keys.hmac_sha256(b"rho", shared_secret), data))
+    return BlindedHop(blind(node_id, shared_secret), keys.seal(keys.purpose_key(b"rho", shared_secret), data))
 
 
 def build(session_key: bytes, hops: Sequence[tuple[bytes, bytes]]) -> BlindedPath:
@@ -106,7 +106,7 @@ def decrypt_recipient_data(shared_secret: bytes, encrypted: bytes) -> RecipientD
 
     Raises BadRecipientData: not made for this key, or a field that onion messages must not have.
     """
-    plain = keys.unseal(keys.hmac_sha256(b"rho", shared_secret), encrypted)
+    plain = keys.unseal(keys.purpose_key(b"rho", shared_secret), encrypted)
     try:
         return _read_recipient_data(decode_tlvs(plain))
     except (BadBigSize, BadTlvStream, BadInteger, BadPoint) as error:
@@ -188,17 +188,17 @@ def read_path(data: bytes, position: int = 0) -> tuple[BlindedPath, int]:
     else:
         introduction = keys.check_point(_take(data, position, 33))
         position += 33
-    path_key = keys.check_point(_take(data, position, 33))
-    count = _take(data, position + 33, 1)[0]
+    header = _take(data, position, 34)
+    path_key, count = keys.check_point(header[:33]), header[33]
     position += 34
     # "if `num_hops` is 0 in any `blinded_path` … MUST NOT respond"
     if count == 0:
         raise BadPath("a blinded path with 0 hops")
     hops = []
     for _ in range(count):
-        blinded = keys.check_point(_take(data, position, 33))
-        length = int.from_bytes(_take(data, position + 33, 2), "big")
-        hops.append(BlindedHop(blinded, _take(data, position + 35, length)))
+        header = _take(data, position, 35)
+        length = header[33] << 8 | header[34]
+        hops.append(BlindedHop(keys.check_point(header[:33]), _take(data, position + 35, length)))
         position += 35 + length
     return BlindedPath(introduction, path_key, tuple(hops)), position
 

@@ -265,8 +265,7 @@ class StaticInvoiceServer:
             ]
         if stored is None or stored.tag != arrival.context.tag:
             raise NoInvoiceYet("an invoice_request before the wallet has left its invoice")
-        invoice = static_invoices.stored_static_invoice(stored.invoice)
-        static_invoices.check_offer(request, invoice, arrival.now)
+        static_invoices.check_offer(request, static_invoices.stored_offer(stored.invoice), arrival.now)
         effects: list[Effect] = []
         if forward:
             # "SHOULD forward the invoice request to the recipient over the previously provided

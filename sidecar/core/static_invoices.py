@@ -1,6 +1,8 @@
 """Static invoices: BOLT 12 invoices without a payment_hash, as bLIP 66 leaves them with a server."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sidecar.core import bolt12, keys, paths
 from sidecar.core.errors import (
@@ -18,6 +20,7 @@ from sidecar.core.offers import (
     Offer,
     is_offer_type,
     is_signature_type,
+    offer_fields,
     read_offer_fields,
 )
 from sidecar.core.wire import decode_tlvs, read_tu64, refuse_unknown_even
@@ -82,6 +85,12 @@ def stored_static_invoice(data: bytes) -> StaticInvoice:
     return _read_static_invoice(decode_tlvs(data))
 
 
+@lru_cache(maxsize=256)
+def stored_offer(data: bytes) -> Mapping[int, bytes]:
+    """The records of its offer alone: a tenth of the time. Raises Malformed."""
+    return offer_fields(decode_tlvs(data))
+
+
 def _is_invoice_type(type_: int) -> bool:
     return (
         is_offer_type(type_)
@@ -141,12 +150,12 @@ def _count_blindedpay(value: bytes) -> int:
     return count
 
 
-def check_offer(request: InvoiceRequest, invoice: StaticInvoice, now: int) -> None:
-    """Whether a request asks for just this invoice's offer, still good. Raises WrongOffer.
+def check_offer(request: InvoiceRequest, offer: Mapping[int, bytes], now: int) -> None:
+    """Whether a request asks for just this offer, given by its records, still good. Raises WrongOffer.
 
     "MUST reject the invoice request if the offer fields do not exactly match a valid, unexpired offer."
     """
-    if request.offer.records != invoice.offer.records:
+    if request.offer.records != offer:
         raise WrongOffer("the request's offer is not the stored invoice's")
     if request.offer.absolute_expiry is not None and request.offer.absolute_expiry <= now:
         raise WrongOffer("the offer has expired")

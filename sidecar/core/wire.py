@@ -50,17 +50,25 @@ def decode_tlvs(data: bytes) -> dict[int, bytes]:
     Raises BadBigSize and BadTlvStream.
     """
     records: dict[int, bytes] = {}
-    position, previous = 0, -1
-    while position < len(data):
-        type_, position = read_bigsize(data, position)
+    position, previous, size = 0, -1, len(data)
+    while position < size:
+        # Nearly all types and lengths are of one byte: a call for each would double the time.
+        type_ = data[position]
+        if type_ < 0xFD:
+            position += 1
+        else:
+            type_, position = read_bigsize(data, position)
         # "if decoded types are not strictly-increasing (including situations when
         # two or more occurrences of the same type are met): MUST fail to parse"
         if type_ <= previous:
             raise BadTlvStream(f"TLV type {type_} after {previous}")
-        length, position = read_bigsize(data, position)
+        if position < size and (length := data[position]) < 0xFD:
+            position += 1
+        else:
+            length, position = read_bigsize(data, position)
         end = position + length
-        if end > len(data):
-            raise BadTlvStream(f"TLV type {type_}: {length} bytes wanted, {len(data) - position} left")
+        if end > size:
+            raise BadTlvStream(f"TLV type {type_}: {length} bytes wanted, {size - position} left")
         records[type_] = data[position:end]
         position, previous = end, type_
     return records
@@ -68,12 +76,15 @@ def decode_tlvs(data: bytes) -> dict[int, bytes]:
 
 def encode_tlv(type_: int, value: bytes) -> bytes:
     """One record: BigSize type, BigSize length, value."""
+    size = len(value)
+    if type_ < 0xFD and size < 0xFD:
+        return bytes((type_, size)) + value
     return write_bigsize(type_) + write_bigsize(len(value)) + value
 
 
 def encode_tlvs(records: Mapping[int, bytes]) -> bytes:
     """The records as a stream, in ascending order of type."""
-    return b"".join(encode_tlv(type_, records[type_]) for type_ in sorted(records))
+    return b"".join([encode_tlv(type_, records[type_]) for type_ in sorted(records)])
 
 
 def refuse_unknown_even(records: Mapping[int, bytes], known: Collection[int]) -> None:

@@ -30,8 +30,8 @@ from tests.harness.allowed import LIMITS
 INCLUDES = {
     "sidecar": "Peeler, read_invoice_request, StaticInvoiceServer and Courier, from the onion packet as LND"
     " streams it to both packets as LND is handed them; what LND's signer answers is given, the stored"
-    " invoice is in memory as the store loads it, the offer's path was used before. No LND, Redis, socket,"
-    " task, limit or log.",
+    " invoice is in memory as the store loads it, its offer was asked for before, over the same path. No LND,"
+    " Redis, socket, task, limit or log.",
     "sidecar+signer": "The same, and the ECDHs that LND's signer does: what LDK's server does itself.",
     "ldk": "OnionMessenger and ChannelManager of one thread, from the bytes of the onion message to the bytes"
     " of both that go out: its own ECDHs, parsing, signature, StaticInvoiceRequested, respond_to_static_"

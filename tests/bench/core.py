@@ -102,8 +102,8 @@ def check(question: Question, stored: Stored, answered: Answered) -> None:
         if said != (request if is_wallet else (messages.STATIC_INVOICE, stored.invoice, None)):
             raise WrongAnswer(f"the {node.name} got something else")
     verified = offers.read_invoice_request(question.content)
-    chain = stored.offer.chains[0]
-    static_invoices.check_offer(verified, static_invoices.read_static_invoice(stored.invoice, chain), 0)
+    invoice = static_invoices.read_static_invoice(stored.invoice, stored.offer.chains[0])
+    static_invoices.check_offer(verified, invoice.offer.records, 0)
 
 
 def cases(stack: ExitStack, programs: Sequence[Path]) -> Iterator[Case]:

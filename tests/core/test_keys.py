@@ -74,3 +74,53 @@ def test_both_sides_agree_on_the_shared_secret(one: int, other: int) -> None:
     product = keys.multiply_point(node(other), secret(one))
     assert keys.ecdh(secret(one), node(other)) == keys.sha256(product)
     assert keys.public_key(keys.multiply_secret(secret(one), secret(other))) == product
+
+
+@given(st.integers(1, keys.CURVE_ORDER - 1), st.integers(1, keys.CURVE_ORDER - 1))
+def test_secrets_are_multiplied_modulo_the_order(one: int, other: int) -> None:
+    """As integers are; neither of the two is changed by it."""
+    left, right = one.to_bytes(32, "big"), other.to_bytes(32, "big")
+    product = one * other % keys.CURVE_ORDER
+    assert keys.multiply_secret(left, right) == product.to_bytes(32, "big")
+    assert (left, right) == (one.to_bytes(32, "big"), other.to_bytes(32, "big"))
+
+
+def test_no_secret_is_multiplied_by_zero_or_by_what_has_not_32_bytes() -> None:
+    """Zero is no secret (BadPoint), nor is the order; the library would read on behind what is too short."""
+    for zero in (bytes(32), keys.CURVE_ORDER.to_bytes(32, "big")):
+        with pytest.raises(BadPoint):
+            keys.multiply_secret(secret(1), zero)
+        with pytest.raises(BadPoint):
+            keys.multiply_secret(zero, secret(1))
+    for wrong in (b"", secret(1)[:31], secret(1) + b"\x01"):
+        with pytest.raises(ValueError, match="32 bytes"):
+            keys.multiply_secret(secret(1), wrong)
+        with pytest.raises(ValueError, match="32 bytes"):
+            keys.multiply_secret(wrong, secret(1))
+
+
+@given(st.binary(max_size=64), st.binary(max_size=100))
+def test_a_purposes_key_is_its_hmac(purpose: bytes, shared: bytes) -> None:
+    """HMAC256(purpose, ss), as BOLT 4 writes it and as `hmac_sha256` has it."""
+    assert keys.purpose_key(purpose, shared) == keys.hmac_sha256(purpose, shared)
+
+
+@given(st.lists(st.tuples(st.integers(0, 33_000), st.integers(0, 200)), max_size=4))
+@settings(deadline=None)
+def test_a_key_stream_goes_on_from_any_byte(parts: list[tuple[int, int]]) -> None:
+    """Wherever it is taken up, and whatever was read before, the bytes are those of the one stream."""
+    whole, stream = keys.chacha20(ROOT, bytes(33_500)), keys.KeyStream(ROOT)
+    assert stream.xor(bytes(5)) + stream.xor(bytes(70)) == whole[:75]
+    for position, size in parts:
+        stream.seek(position)
+        assert stream.xor(bytes(size)) == whole[position : position + size]
+        assert stream.xor(memoryview(bytes(9))) == whole[position + size : position + size + 9]
+
+
+def test_the_form_of_a_point_is_33_bytes_that_start_with_2_or_3() -> None:
+    """Whether it lies on the curve is for whoever uses it to find out."""
+    no_point = b"\x03" + bytes(32)
+    assert keys.check_point_form(no_point) == no_point
+    for wrong in (b"", node(1)[:32], node(1) + b"\x00", b"\x04" + node(1)[1:], b"\x00" * 33):
+        with pytest.raises(BadPoint):
+            keys.check_point_form(wrong)

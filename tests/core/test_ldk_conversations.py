@@ -130,7 +130,7 @@ def test_ldks_invoices_offers_and_requests_verify(talk: Conversation) -> None:
     assert invoice.offer.records == offer.records
     for _, payload, _ in talk.of_type(64):
         request = offers.read_invoice_request(payload.content)
-        static_invoices.check_offer(request, invoice, invoice.created_at)
+        static_invoices.check_offer(request, invoice.offer.records, invoice.created_at)
     for _, payload, _ in talk.of_type(70):
         assert payload.content == served.invoice
 

@@ -149,6 +149,7 @@ BAD_REQUESTS: list[tuple[Changes, str]] = [
     ({offers.INVREQ_METADATA: None}, "no invreq_metadata"),
     ({offers.INVREQ_PAYER_ID: None}, "no invreq_payer_id"),
     ({offers.INVREQ_PAYER_ID: b"\x05" + bytes(32)}, "a payer id that is no point"),
+    ({offers.INVREQ_PAYER_ID: b"\x02" + bytes(32)}, "a payer id that only looks like one"),
     ({92: b""}, "an unknown even field"),
     ({2_000_000_000: b""}, "an unknown even experimental field"),
     ({24: b""}, "an unknown even field of the offer"),
@@ -245,6 +246,18 @@ def test_any_bytes_are_a_request_or_a_declared_error(data: bytes, draw: st.DataO
     assert encode_tlvs(request.records) == data
 
 
+def test_an_offer_is_remembered_by_all_of_its_content() -> None:
+    """What was read of one offer is not taken for another's, in whatever they differ."""
+    first = offers.read_offer_fields(offer_records())
+    assert offers.read_offer_fields(offer_records()) == first
+    for changes in ({offers.OFFER_ISSUER_ID: node(1)}, {offers.OFFER_DESCRIPTION: b"tea"}, {79: b""}):
+        other = offers.read_offer_fields(offer_records(changes))
+        assert other.records == offer_records(changes) != first.records
+    for _ in range(2):
+        with pytest.raises(BadOffer):
+            offers.read_offer_fields(offer_records({offers.OFFER_FEATURES: b"\x01"}))
+
+
 # --- a request for a stored invoice ---------------------------------------------------------------
 
 
@@ -252,7 +265,7 @@ def judge(changes: Changes, now: int, invoice_changes: Changes | None = None) ->
     """Whether a request is for the offer of an invoice. Raises WrongOffer."""
     request = offers.read_invoice_request(signed_request(changes))
     invoice = static_invoices.read_static_invoice(signed_invoice(invoice_changes or {}), REGTEST)
-    static_invoices.check_offer(request, invoice, now)
+    static_invoices.check_offer(request, invoice.offer.records, now)
 
 
 NOW = 1_800_000_100

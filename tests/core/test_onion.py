@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +20,8 @@ from sidecar.core.errors import (
     Malformed,
     PayloadTooLarge,
 )
-from sidecar.core.wire import decode_tlvs, encode_tlvs, read_bigsize
+from sidecar.core.keys import KeyStream
+from sidecar.core.wire import decode_tlvs, encode_tlvs, read_bigsize, write_bigsize
 from tests.core.making import node, open_layer, secret
 from tests.vectors import load
 
@@ -38,13 +41,27 @@ def peel_with(node_secret: bytes, packet: bytes) -> onion.Forward | onion.Final:
 # --- BOLT 4's vectors -----------------------------------------------------------------------------
 
 
+def bolt_4s_padding(hops: list[tuple[bytes, bytes]]) -> Callable[[bytes, int], bytes]:
+    """BOLT 4's padding, which is enciphered for the last hop: ours is not, and it alone differs."""
+
+    def padding(session_key: bytes, size: int) -> bytes:
+        _, secrets = keys.shared_secrets(session_key, [node_id for node_id, _ in hops])
+        stream = KeyStream(keys.hmac_sha256(b"rho", secrets[-1]))
+        stream.seek(len(write_bigsize(len(hops[-1][1]))) + len(hops[-1][1]) + HMAC)
+        return stream.xor(keys.chacha20(keys.hmac_sha256(b"pad", session_key), bytes(size)))
+
+    return padding
+
+
 @pytest.fixture
 def message_vector() -> Any:
     """BOLT 4's onion message: Alice → Bob → Carol → Dave, the first hop joined by override."""
     return load("bolt04", "blinded-onion-message-onion-test.json")
 
 
-def test_the_onion_message_of_bolt_4_is_built_to_the_byte(message_vector: Any) -> None:
+def test_the_onion_message_of_bolt_4_is_built_to_the_byte(
+    message_vector: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """BOLT 4's blinded-onion-message-onion-test.json: the same keys and payloads make the same packet."""
     hops = [
         (unhex(hop["blinded_node_id"]), messages.hop_payload(unhex(hop["encrypted_recipient_data"])))
@@ -52,7 +69,10 @@ def test_the_onion_message_of_bolt_4_is_built_to_the_byte(message_vector: Any) -
     ]
     last = message_vector["route"]["hops"][-1]
     final = encode_tlvs({1: b"hello", 4: unhex(last["encrypted_recipient_data"])})
-    packet = onion.build(unhex(message_vector["generate"]["session_key"]), [*hops[:-1], (hops[-1][0], final)])
+    hops[-1] = hops[-1][0], final
+    session_key = unhex(message_vector["generate"]["session_key"])
+    monkeypatch.setattr(onion, "_padding", bolt_4s_padding(hops))
+    packet = onion.build(session_key, hops)
     assert packet == unhex(message_vector["onionmessage"]["onion_message_packet"])
 
 
@@ -119,6 +139,7 @@ def test_the_payment_onion_of_bolt_4_is_built_and_peeled_to_the_byte(
 
     monkeypatch.setattr(keys, "hmac_sha256", with_associated_data)
     hops, packet = hops_of(payment_vector), unhex(payment_vector["onion"])
+    monkeypatch.setattr(onion, "_padding", bolt_4s_padding(hops))
     assert onion.build(unhex(payment_vector["generate"]["session_key"]), hops) == packet
     for node_secret, (_, payload) in zip(payment_vector["decode"], hops, strict=True):
         layer = peel_with(unhex(node_secret), packet)
@@ -186,6 +207,62 @@ def test_a_bad_node_id_makes_no_packet() -> None:
     """33 bytes that are no point can't be encrypted to (BadPoint)."""
     with pytest.raises(BadPoint):
         onion.build(secret(5), [(b"\x02" + bytes(32), b"")])
+
+
+def test_the_padding_is_random_to_all_but_the_sender() -> None:
+    """BOLT 4: "MUST be initialized with random bytes": no last hop reads zeros, nor the same ones twice."""
+    seen: set[bytes] = set()
+    for session in (5, 6):
+        packet = onion.build(secret(session), [(node(1), b"payload")])
+        hop_data = packet[HEADER:-HMAC]
+        shared = keys.ecdh(secret(1), onion.check_packet(packet))
+        plain = keys.chacha20(keys.hmac_sha256(b"rho", shared), hop_data)
+        assert plain[: 8 + HMAC] == b"\x07payload" + bytes(HMAC)
+        for padding in (plain[8 + HMAC :], hop_data[8 + HMAC :]):
+            pieces = {padding[at : at + 16] for at in range(0, len(padding) - 16, 16)}
+            assert len(pieces) == (len(padding) - 1) // 16
+            assert not seen & pieces
+            seen |= pieces
+
+
+# --- the last layer behind another ----------------------------------------------------------------
+
+
+def last_behind(*, hops: int) -> tuple[onion.Forward, bytes]:
+    """The first layer of a packet over so many nodes, and the second one's shared secret."""
+    packet = onion.build(secret(5), [(node(number), bytes([number])) for number in range(1, hops + 1)])
+    layer = peel_with(secret(1), packet)
+    assert isinstance(layer, onion.Forward)
+    return layer, keys.ecdh(secret(2), onion.check_packet(layer.next_packet))
+
+
+def test_a_last_layer_opens_with_no_packet_in_between() -> None:
+    """As `peel` opens the next packet; the scalar between the two keys may go to the secret instead."""
+    layer, shared = last_behind(hops=2)
+    assert onion.peel_last(layer, shared) == onion.peel(layer.next_packet, shared) == onion.Final(b"\x02")
+    assert keys.ecdh(keys.multiply_secret(secret(2), layer.factor), layer.ephemeral) == shared
+
+
+def test_a_layer_that_should_be_the_last_and_is_not_is_refused() -> None:
+    """A packet that goes on behind it is BadOnion."""
+    layer, shared = last_behind(hops=3)
+    assert isinstance(onion.peel(layer.next_packet, shared), onion.Forward)
+    with pytest.raises(BadOnion):
+        onion.peel_last(layer, shared)
+
+
+def test_the_last_layers_hmac_covers_all_of_it() -> None:
+    """Each byte of the hop data and of the HMAC, and the key."""
+    layer, shared = last_behind(hops=2)
+    for position in range(0, len(layer.hop_data), 97):
+        altered = bytearray(layer.hop_data)
+        altered[position] ^= 1
+        with pytest.raises(BadOnionHmac):
+            onion.peel_last(replace(layer, hop_data=bytes(altered)), shared)
+    with pytest.raises(BadOnionHmac):
+        onion.peel_last(replace(layer, hmac=bytes(32)), shared)
+    with pytest.raises(BadOnionHmac):
+        onion.peel_last(layer, secret(9))
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -262,8 +339,10 @@ def test_a_payload_may_fill_the_hop_data_to_the_last_byte() -> None:
 def test_an_ephemeral_key_that_is_no_point_goes_nowhere() -> None:
     """The next hop's ephemeral key is a multiple of this one: BadPoint when this is none."""
     shared = bytes(32)
+    layer = onion.peel(forged(shared, b"\x00" + b"\x01" * 32, b"\x02" + bytes(32)), shared)
+    assert isinstance(layer, onion.Forward)
     with pytest.raises(BadPoint):
-        onion.peel(forged(shared, b"\x00" + b"\x01" * 32, b"\x02" + bytes(32)), shared)
+        _ = layer.next_packet
 
 
 @given(st.binary(max_size=64), st.binary(min_size=32, max_size=32))

@@ -63,6 +63,7 @@ def test_an_invoice_that_breaks_no_rule_is_taken(changes: Changes, why: str) -> 
     assert invoice.offer.records == offers.offer_fields(invoice.records)
     assert invoice.created_at == CREATED_AT
     assert statics.stored_static_invoice(encode_tlvs(invoice.records)) == invoice
+    assert statics.stored_offer(encode_tlvs(invoice.records)) == invoice.offer.records
 
 
 @pytest.mark.parametrize(
