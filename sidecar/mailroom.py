@@ -344,6 +344,7 @@ class Mailroom:
             self._notifier.connected(node)
 
     async def _proved(self, node: bytes, letters: Sequence[int | bytes]) -> None:
+        self._turns.forget(node, letters)
         client_id = self._bindings.client_of(node)
         numbers = [letter for letter in letters if isinstance(letter, int)]
         if not numbers or client_id is None:

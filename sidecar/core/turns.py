@@ -30,6 +30,12 @@ class Turns:
         """Whether a letter went out before, as far as it is known."""
         return name in self._times.get(node, ())
 
+    def forget(self, node: bytes, names: Iterable[int | bytes]) -> None:
+        """Letters that the node surely got: of one that stays connected nothing else would let go of them."""
+        times = self._times.get(node, Counter())
+        for name in names:
+            times.pop(name, None)
+
     def ordered(
         self, node: bytes, letters: Iterable[tuple[int | bytes, Letter]]
     ) -> Sequence[tuple[int | bytes, Letter]]:

@@ -65,9 +65,10 @@ class Watch:
 
     def silent(self, now_ms: int) -> bool:
         """Whether letters wait for proof, and the node has given no sign for too long."""
-        if not self._sent:
+        # Asked for each letter: all that wait for proof are looked at only where it matters.
+        if not self._sent or now_ms - self.alive_at_ms < SILENT_AFTER_MS:
             return False
-        return now_ms - max(self.alive_at_ms, min(self._sent.values())) >= SILENT_AFTER_MS
+        return now_ms - min(self._sent.values()) >= SILENT_AFTER_MS
 
     def newly_silent(self, now_ms: int) -> bool:
         """Whether it is silent, and this was not asked before since it last gave a sign."""

@@ -54,3 +54,13 @@ def test_a_letter_goes_by_its_key_while_it_has_no_number() -> None:
     turns.handed_over(NODE, b"key")
     (_, letter), *_ = letters("m")
     assert [name for name, _ in turns.ordered(NODE, [(b"key", letter), (7, letter)])] == [7, b"key"]
+
+
+def test_what_the_node_surely_got_is_forgotten() -> None:
+    """A wallet that stays connected for months is handed letter after letter: none is remembered for good."""
+    turns = Turns()
+    for name in (1, 2):
+        turns.handed_over(NODE, name)
+    turns.forget(NODE, [1, b"key"])
+    turns.forget(OTHER, [2])
+    assert [turns.again(NODE, name) for name in (1, 2)] == [False, True]
