@@ -7,8 +7,7 @@ waits for its turns (at its webhook, host and node, and among all) without holdi
 import asyncio
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from sidecar.adapters.addresses import IPNetwork
 from sidecar.adapters.guard import DialRules
 from sidecar.adapters.notifications import Job, Notifications, counted
 from sidecar.adapters.pushes import NEVER_AGAIN, Pushes, PushLimits
+from sidecar.adapters.webhook_turns import Places, Turns
 from sidecar.core.cooldowns import Cooldowns
 from sidecar.core.errors import NoSuchWebhook, NotNotified
 from sidecar.core.model import TimestampForm
@@ -52,8 +52,9 @@ class WebhookSettings:
     """How webhooks are told; times in seconds.
 
     Dialled are public addresses and those in `networks`, at `ports`; `ca_file` is one more CA.
-    `concurrency` counts POSTs under way, `per_host` those to one host, and those for one node. `queue`
-    counts what waits or is under way, `host_queue` that for one host. A notification is tried `tries`
+    `concurrency` counts POSTs under way, and `slow` those for longer than `patience`, which count no more
+    among the others; `per_host` those to one host, and those for one node. `queue` counts what waits or is
+    under way, `host_queue` that for one host. A notification is tried `tries`
     times, again after about `wait`, and then after about four times as long; but not when it is older
     than `stale`. After `failures` notifications in a row that did not arrive, a webhook gets none for
     `pause`.
@@ -64,6 +65,8 @@ class WebhookSettings:
     ports: frozenset[int] = frozenset({443})
     ca_file: Path | None = None
     concurrency: int = 32
+    slow: int = 128
+    patience: float = 1
     per_host: int = 4
     queue: int = 1_000
     host_queue: int = 250
@@ -85,28 +88,6 @@ class _Errand:
     since: float = field(default_factory=time.monotonic)
     dropped: bool = False
     resting: set[asyncio.Task[bool | None]] = field(default_factory=set)
-
-
-class _Turns:
-    """A semaphore for each key, there only while somebody uses it."""
-
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self._lanes: dict[object, asyncio.Semaphore] = {}
-        self._users: Counter[object] = Counter()
-
-    @asynccontextmanager
-    async def turn(self, key: object) -> AsyncIterator[None]:
-        """Wait for one's turn: first come, first served."""
-        lane = self._lanes.setdefault(key, asyncio.Semaphore(self._width))
-        self._users[key] += 1
-        try:
-            async with lane:
-                yield
-        finally:
-            self._users[key] -= 1
-            if not self._users[key]:
-                del self._users[key], self._lanes[key]
 
 
 class WebhookNotifier:
@@ -155,9 +136,9 @@ class WebhookNotifier:
         self._errand_count = 0
         self._hosts: Counter[str] = Counter()
         self._arrived = asyncio.Event()
-        self._webhook_turns = _Turns(1)
-        self._host_turns, self._node_turns = _Turns(settings.per_host), _Turns(settings.per_host)
-        self._all = asyncio.Semaphore(settings.concurrency)
+        self._webhook_turns = Turns(1)
+        self._host_turns, self._node_turns = Turns(settings.per_host), Turns(settings.per_host)
+        self._all = Places(settings.concurrency, settings.slow, settings.patience)
         self._reads = asyncio.Semaphore(_READS)
 
     # --- ports.Notifier --------------------------------------------------------------------
@@ -352,7 +333,7 @@ class WebhookNotifier:
     async def _in_turn(self, errand: _Errand, job: Job, host: str) -> bool | None:
         """Wait, and try once. The wait may be cancelled, the try not: it might have arrived."""
         # The node's turn first, and that among all last: who waits holds nothing that others wait for.
-        async with self._node_turns.turn(job.node_id), self._host_turns.turn(host), self._all:
+        async with self._node_turns.turn(job.node_id), self._host_turns.turn(host), self._all.place():
             errand.resting.discard(_this_task())
             if time.monotonic() - errand.since > self._settings.stale:
                 self._drop("stale")

@@ -235,6 +235,50 @@ async def test_posts_under_way_are_bounded_by_host_and_in_all(tmp_path: Path) ->
         assert not notifying.bell._errands
 
 
+async def test_dead_push_services_of_many_names_give_their_places_away(tmp_path: Path) -> None:
+    """Each of another client and another host: who is not done at once holds up nobody who would be."""
+    async with (
+        services(tmp_path, 4) as (*dead, alive),
+        Notifying([*dead, alive], concurrency=1, slow=3, patience=0.1) as notifying,
+    ):
+        began = time.monotonic()
+        for number, service in enumerate((*dead, alive)):
+            service.behaviour = answer(200) if service is alive else hang
+            await notifying.register(service.url(), node(number))
+            notifying.bell.notify(node(number), ONION_MESSAGE_INCOMING)
+        await alive.next()
+        assert time.monotonic() - began < PROMPT
+        assert [service.open for service in dead] == [1, 1, 1]
+
+
+async def test_the_places_of_the_slow_are_bounded_too_and_given_back(tmp_path: Path) -> None:
+    """What finds none keeps its place among all, until one of the slow is done; then it moves on."""
+    async with (
+        services(tmp_path, 4) as all_services,
+        Notifying(all_services, concurrency=1, slow=1, patience=0.1) as notifying,
+    ):
+        events = []
+        for number, service in enumerate(all_services):
+            event, service.behaviour = gate()
+            events.append(event)
+            await notifying.register(service.url(), node(number))
+            notifying.bell.notify(node(number), ONION_MESSAGE_INCOMING)
+        for service in all_services[:2]:
+            await service.next()
+        await asyncio.sleep(0.3)
+        assert [service.open for service in all_services] == [1, 1, 0, 0]
+        # The second one takes the place that the first one leaves, and the third the second one's.
+        events[0].set()
+        await all_services[2].next(PROMPT)
+        assert [service.open for service in all_services[1:]] == [1, 1, 0]
+        for event in events[1:]:
+            event.set()
+        await notifying.quiet()
+        assert [service.connections for service in all_services] == [1, 1, 1, 1]
+        places = notifying.bell._all
+        assert (places._free._value, places._free_slow._value) == (1, 1)
+
+
 # --- bounds ---------------------------------------------------------------------------------------
 
 
