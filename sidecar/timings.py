@@ -4,9 +4,10 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from types import TracebackType
+from typing import Self
 
 from prometheus_client import Histogram
 from prometheus_client.metrics_core import Metric
@@ -65,10 +66,29 @@ _KINDS = {
 
 @dataclass(slots=True)
 class Measured:
-    """What is being timed; both may be changed until it ends."""
+    """What is timed inside `with`; label and outcome may be changed until it ends.
 
+    The outcome is `failed` when it raises. What is cancelled is not noted.
+    """
+
+    # A class, and no generator with @contextmanager: it is entered for each call of LND and of Redis.
     label: str
-    outcome: str = "done"
+    outcome: str = field(default="done", init=False)
+    _timings: "Timings"
+    _timed: Timed
+    _since: float = field(default=0.0, init=False)
+
+    def __enter__(self) -> Self:
+        self._since = self._timings.clock()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # What was cancelled says nothing about how long it takes.
+        if kind is None or issubclass(kind, Exception):
+            outcome = self.outcome if kind is None else "failed"
+            self._timings.observe(self._timed, self._timings.clock() - self._since, self.label, outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +110,12 @@ class Timings(Collector):
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` gives seconds that never go back."""
-        self._clock = clock
+        self.clock = clock
         self._histograms = {
             timed: Histogram(kind.metric, kind.what, kind.labels, buckets=kind.bounds, registry=None)
             for timed, kind in _KINDS.items()
         }
+        self._children: dict[tuple[Timed, str, str], Histogram] = {}
         for timed in (Timed.MESSAGE, Timed.STORE, Timed.WEBHOOK):
             self._start_at_zero(timed)
 
@@ -105,26 +126,22 @@ class Timings(Collector):
             self._child(timed, label, "done")
 
     def _child(self, timed: Timed, label: str, outcome: str) -> Histogram:
-        values = {OUTCOME: outcome}
-        histogram, names = self._histograms[timed], _KINDS[timed].labels
-        return histogram.labels(*(values.get(name, label) for name in names)) if names else histogram
+        # The library finds it under a lock, after it has made strings of all labels.
+        child = self._children.get((timed, label, outcome))
+        if child is None:
+            values = {OUTCOME: outcome}
+            histogram, names = self._histograms[timed], _KINDS[timed].labels
+            child = histogram.labels(*(values.get(name, label) for name in names)) if names else histogram
+            self._children[timed, label, outcome] = child
+        return child
 
     def observe(self, timed: Timed, seconds: float, label: str = "", outcome: str = "done") -> None:
         """Note that something took so long; less than nothing (a clock was set) counts as nothing."""
         self._child(timed, label, outcome).observe(max(0.0, seconds))
 
-    @contextmanager
-    def measure(self, timed: Timed, label: str = "") -> Iterator[Measured]:
-        """Time what is done inside; the outcome is `failed` when it raises. A cancelled one is not noted."""
-        measured = Measured(label)
-        start = self._clock()
-        try:
-            yield measured
-        except Exception:
-            self.observe(timed, self._clock() - start, measured.label, "failed")
-            raise
-        # Not in a finally: what was cancelled says nothing about how long it takes.
-        self.observe(timed, self._clock() - start, measured.label, measured.outcome)
+    def measure(self, timed: Timed, label: str = "") -> Measured:
+        """Time what is done inside: `with timings.measure(…) as measured`."""
+        return Measured(label, self, timed)
 
     def collect(self) -> Iterator[Metric]:
         """The histograms as metrics, for a registry of prometheus_client."""

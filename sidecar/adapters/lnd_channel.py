@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -67,8 +68,9 @@ class Line:
         )
         return method(request, metadata=self._metadata)
 
-    @property
+    @cached_property
     def _metadata(self) -> grpc.aio.Metadata:
+        # gRPC copies it, so that all calls can share one.
         return grpc.aio.Metadata(("macaroon", self.macaroon))
 
 
