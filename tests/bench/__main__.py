@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import core_report
+from tests.bench import core_report, growth_report, isolation_report, served_report, wake_report
 from tests.bench.common import Report, machine, reach_table
 from tests.harness.building import BuildError
 
 BENCHMARKS: dict[str, Callable[[bool], Report]] = {
     "core": core_report.run,
+    "growth": growth_report.run,
+    "served": served_report.run,
+    "isolation": isolation_report.run,
+    "wake": wake_report.run,
 }
 """Each by its name; given whether to be quick, and so rough."""
 
