@@ -12,15 +12,13 @@ from sidecar.adapters.admin_records import check_name, check_quota
 from sidecar.adapters.redis_records import (
     to_client,
     to_delivery,
-    to_index,
-    to_invoice,
     to_letter,
     to_letter_entries,
     to_mail_use,
-    to_mark,
     to_unneeded_since,
     to_webhook,
 )
+from sidecar.adapters.redis_slots import to_index, to_invoice
 from sidecar.core.backup import Record
 from sidecar.core.errors import BadExport, OperatorError, StoreUnavailable
 from sidecar.core.model import CLIENT_ID_SIZE
@@ -32,7 +30,7 @@ MAX_ITEMS = 1 << 20
 """Fields and values of one client or wallet: several times what its limits let it have."""
 
 _OWN = re.compile(r"\{([0-9a-f]+)\}((?::[a-z0-9]+)*)")
-_SLOT = re.compile(r":slot:(0|[1-9][0-9]{0,4})(:mark)?")
+_SLOT = re.compile(r":(0|[1-9][0-9]{0,4})")
 _OWNERS = (2 * CLIENT_ID_SIZE, 2 * 33)
 
 
@@ -107,26 +105,21 @@ class ExportCheck:
             raise ValueError("its name is another's")
         _add_once(self._names, client.name.encode(), "its name is given twice")
         if "nodes" in group:
-            node_id = client.node_id.hex().encode() if client.node_id else b""
+            node_id = (client.node_id or b"").hex().encode()
             if _hash(group.pop("nodes")) != {node_id: hex_id}:
                 raise ValueError("its node is another's")
             _add_once(self._nodes, node_id, "its node is bound twice")
-        index = to_index(_hash(group.pop(":slots"))).slots if ":slots" in group else {}
+        index = to_index(record).slots
         self._mail(int(record.get(b"mail", b"0")), group)
         for name, part in group.items():
             slot = _SLOT.fullmatch(name)
             if slot is None or int(slot[1]) not in index:
                 raise ValueError("it has a key that it can't have")
-            fields = _hash(part, expiring=True)
-            if slot[2]:
-                to_mark(fields)
-                ends = int(fields[b"until"])
-            else:
-                invoice = to_invoice(int(slot[1]), fields)
-                ends = invoice.expires_at
-                if index[invoice.slot] != (invoice.size, ends):
-                    raise ValueError(f"slot {slot[1]} is not what its index says")
-            _ends(part, ends * 1_000)
+            if part.type != "string":
+                raise ValueError("a record is of a wrong kind")
+            (packed,) = part.items
+            invoice = to_invoice(int(slot[1]), index[int(slot[1])], packed)
+            _ends(part, invoice.expires_at * 1_000)
 
     @staticmethod
     def _mail(changes: int, group: dict[str, Record]) -> None:

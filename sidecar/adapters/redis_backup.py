@@ -17,6 +17,7 @@ from sidecar.adapters.backup_check import SHARED, ExportCheck, owner_of
 from sidecar.adapters.redis_link import BATCH, RedisLink, Script
 from sidecar.adapters.redis_masters import Argument, Command
 from sidecar.adapters.redis_records import Keys, to_client_id, to_letter_entries, to_node_id
+from sidecar.adapters.redis_slots import to_index
 from sidecar.core.backup import Record
 from sidecar.core.errors import BadExport, StoreNotEmpty, StoreUnavailable
 
@@ -27,6 +28,8 @@ BATCH_BYTES = 1 << 20
 """Bytes that are written in one pipeline."""
 
 MINUTE_MS = 60_000
+
+_WRITTEN_BY = {"hash": "HSET", "list": "RPUSH", "string": "SET"}
 
 
 @dataclass(slots=True)
@@ -99,35 +102,31 @@ class RedisBackup:
         """All of one client, as it was at one moment; nothing when it is gone."""
         keys, hex_id = self._keys, client_id.hex()
         while True:
-            node, numbers = await self._link.read(
-                ("HGET", keys.client(client_id), "node_id"), ("HKEYS", keys.index(client_id))
-            )
-            slots = sorted(map(int, numbers))
-            client, index, named, bound, use, letters, entries, *records = await self._link.read(
+            (before,) = await self._link.read(("HGETALL", keys.client(client_id)))
+            node, slots = before.get(b"node_id"), sorted(to_index(before).slots)
+            client, named, bound, use, letters, entries, *invoices = await self._link.read(
                 ("HGETALL", keys.client(client_id)),
-                ("HGETALL", keys.index(client_id)),
                 ("HGET", keys.names, name),
-                ("HGET", keys.nodes, node or b""),
+                ("HGET", keys.nodes, (node or b"").hex()),
                 ("HGET", keys.mail_uses, hex_id),
                 ("HGETALL", keys.mail(client_id)),
                 ("HGETALL", keys.mail_index(client_id)),
-                *(("HGETALL", keys.slot(client_id, slot)) for slot in slots),
-                *(("HGETALL", keys.mark(client_id, slot)) for slot in slots),
+                *(("GET", keys.slot(client_id, slot)) for slot in slots),
                 atomic=True,
             )
             # What was asked for must be all that there is: else something came in between.
-            if client.get(b"node_id") == node and {int(number) for number in index} <= set(slots):
+            index = to_index(client).slots
+            if client.get(b"node_id") == node and index.keys() <= set(slots):
                 break
         if not client or named != hex_id.encode():
             return []
         owned = [self._hash(keys.client(client_id), client), Record("names", "hash", (name, named))]
         if node and bound == named:
-            owned.append(Record("nodes", "hash", (node, named)))
-        owned.append(self._hash(keys.index(client_id), index))
-        for slot, invoice, mark in zip(slots, records[: len(slots)], records[len(slots) :], strict=True):
-            ends = _ends_ms(invoice, b"expires_at"), _ends_ms(mark, b"until")
-            owned.append(self._hash(keys.slot(client_id, slot), invoice, ends[0]))
-            owned.append(self._hash(keys.mark(client_id, slot), mark, ends[1]))
+            owned.append(Record("nodes", "hash", (node.hex().encode(), named)))
+        for slot, invoice in zip(slots, invoices, strict=True):
+            if invoice is not None:
+                key, ends = self._behind_prefix(keys.slot(client_id, slot)), index[slot].expires_at * 1_000
+                owned.append(Record(key, "string", (invoice,), ends))
         owned += self._mail(client_id, letters, entries)
         if use is not None:
             owned.append(Record("mail", "hash", (named, use)))
@@ -280,7 +279,7 @@ class RedisBackup:
 
     def _writing(self, record: Record) -> list[Command]:
         key = self._aside_key(record.key)
-        commands: list[Command] = [("HSET" if record.type == "hash" else "RPUSH", key, *record.items)]
+        commands: list[Command] = [(_WRITTEN_BY[record.type], key, *record.items)]
         if record.expires_at_ms is not None:
             commands.append(("PEXPIREAT", key, record.expires_at_ms))
         return commands
@@ -290,11 +289,6 @@ class RedisBackup:
         while names := (await self._link.read(("SRANDMEMBER", self._aside_keys, BATCH)))[0]:
             await self._link.change_many(*(("UNLINK", self._aside_key(name.decode())) for name in names))
             await self._link.change_command("SREM", self._aside_keys, *names, durable=False)
-
-
-def _ends_ms(record: Mapping[bytes, bytes], field: bytes) -> int | None:
-    """When a record's key ends, as the script that wrote it has told Redis."""
-    return int(record[field]) * 1_000 if record else None
 
 
 def _milliseconds(time: Sequence[bytes]) -> int:
@@ -313,5 +307,5 @@ def _count(record: Record, now_ms: int, restored: Restored) -> None:
     elif rest == ":mail:index":
         fields = dict(zip(record.items[::2], record.items[1::2], strict=True))
         restored.letters += sum(entry.ends_ms > now_ms for entry in to_letter_entries(fields))
-    elif rest.startswith(":slot:") and not rest.endswith(":mark"):
+    elif rest[1:].isdigit():
         restored.invoices += 1

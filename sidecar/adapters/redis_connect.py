@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from sidecar.adapters.redis_cluster import ClusterMasters
 from sidecar.adapters.redis_masters import Masters, OneMaster
 from sidecar.adapters.redis_sentinel import connect_sentinel
+from sidecar.adapters.redis_writing import writing
 from sidecar.core.errors import ConfigError
 
 MAX_CONNECTIONS = 128
@@ -81,7 +82,7 @@ def connect(url: str) -> Masters:
 def connect_socket(path: Path) -> OneMaster:
     """A client for a Unix socket; nothing is sent yet."""
     pool = BlockingConnectionPool(
-        connection_class=UnixDomainSocketConnection, path=str(path), **_pool_options()
+        connection_class=writing(UnixDomainSocketConnection), path=str(path), **_pool_options()
     )
     return OneMaster(Redis.from_pool(pool), f"at {path}")
 
@@ -155,6 +156,7 @@ def _connect_one(url: str) -> OneMaster:
     if not (parts.path if parts.scheme == "unix" else parts.hostname):
         raise ValueError("it leads nowhere")
     pool = BlockingConnectionPool.from_url(url, **_pool_options())
+    pool.connection_class = writing(pool.connection_class)
     pool.connection_class(**pool.connection_kwargs)  # reads all options, without connecting
     return OneMaster(Redis.from_pool(pool), place(url))
 
@@ -182,6 +184,7 @@ def _connect_sentinel(several: _Several, where: str) -> OneMaster:
 def _connect_cluster(several: _Several) -> ClusterMasters:
     found: dict[str, Any] = {**parse_url(several.first)}
     options = _pool_options() | found
+    options["connection_class"] = writing(options.get("connection_class", Connection))
 
     def connect_node(host: str, port: int) -> OneMaster:
         pool = BlockingConnectionPool(**options | {"host": host, "port": port})

@@ -131,20 +131,35 @@ class RedisLink:
 
         `atomic`: as they were at one moment; in a Cluster those of one slot. `masters`: all from there.
         """
-        masters = masters or self._masters
         with self._noticed("reads"):
-            with self._timings.measure(Timed.STORE, "read"):
-                try:
-                    replies = await masters.send(commands, atomic=atomic)
-                except StoreUnavailable as error:
-                    # A pooled connection that Redis closed may show it only when it is used. Reading
-                    # once more does no harm, and the payer who asked would not ask again.
-                    if not isinstance(error.__cause__, RedisConnectionError):
-                        raise
-                    replies = await masters.send(commands, atomic=atomic)
-            for reply in replies:
-                if isinstance(reply, RedisError):
-                    raise unavailable(reply) from reply
+            return await self._read(masters or self._masters, commands, atomic=atomic)
+
+    async def ask(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
+        """What a script answers that changes nothing."""
+        with self._noticed("reads"):
+            try:
+                (reply,) = await self._read(self._masters, [script.by_hash(keys, args)])
+            except StoreUnavailable as error:
+                if not isinstance(error.__cause__, NoScriptError):
+                    raise
+                (reply,) = await self._read(self._masters, [script.by_text(keys, args)])
+        return reply
+
+    async def _read(
+        self, masters: Masters, commands: Sequence[Command], *, atomic: bool = False
+    ) -> list[Any]:
+        with self._timings.measure(Timed.STORE, "read"):
+            try:
+                replies = await masters.send(commands, atomic=atomic)
+            except StoreUnavailable as error:
+                # A pooled connection that Redis closed may show it only when it is used. Reading
+                # once more does no harm, and the payer who asked would not ask again.
+                if not isinstance(error.__cause__, RedisConnectionError):
+                    raise
+                replies = await masters.send(commands, atomic=atomic)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise unavailable(reply) from reply
         return replies
 
     async def scan(self, key: str) -> AsyncIterator[dict[bytes, bytes]]:

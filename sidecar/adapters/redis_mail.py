@@ -28,9 +28,9 @@ class RedisMail:
     """ports.MailStore over one Redis, or a Cluster.
 
     A letter ends `ttl` seconds after its `kept_at_ms`, by Redis's clock. What a mailbox holds is
-    counted anew by each change of it, in one step with the change. The list of uses is in another
-    Cluster slot, and is written right after: it may be one change of a mailbox behind, and does
-    not see letters expire.
+    counted anew by each change of it, in one step with the change. The list of uses does not see
+    letters expire. In a Cluster it is in another slot, and is written right after: there it may be
+    one change of a mailbox behind.
     """
 
     def __init__(self, link: RedisLink, keys: Keys) -> None:
@@ -53,13 +53,14 @@ class RedisMail:
             [
                 *(letter.queue.value, letter.sender.hex(), letter.size, letter.kept_at_ms),
                 *(letter.kept_at_ms + limits.ttl * 1_000, letter.key.hex(), packed_letter(letter)),
-                *(limits.letters, limits.bytes, room),
+                *(limits.letters, limits.bytes, room, client_id.hex()),
             ],
             f"client {client_id.hex()}",
         )
         number, letters, size, newest_ms, change, dropped = map(int, reply)
         use = MailUse(letters=letters, bytes=size, newest_ms=newest_ms, change=change)
-        await self._note(client_id, use)
+        if self._link.clustered:
+            await self._note(client_id, use)
         return Kept(number=number, use=use, dropped=dropped)
 
     async def mail_list(self, client_id: bytes) -> Sequence[LetterNote]:
@@ -92,10 +93,12 @@ class RedisMail:
         Not durable: after a crash of Redis a letter may arrive a second time.
         """
         what = f"client {client_id.hex()}"
-        reply = await self._link.change(DROP_MAIL, self._mailbox(client_id), numbers, what, durable=False)
+        args: list[Argument] = [client_id.hex(), *numbers]
+        reply = await self._link.change(DROP_MAIL, self._mailbox(client_id), args, what, durable=False)
         letters, size, newest_ms, change = map(int, reply)
         use = MailUse(letters=letters, bytes=size, newest_ms=newest_ms, change=change)
-        await self._note(client_id, use)
+        if self._link.clustered:
+            await self._note(client_id, use)
         return use
 
     async def mail_uses(self) -> Mapping[bytes, MailUse]:
@@ -112,11 +115,9 @@ class RedisMail:
         await self._link.change_command("HDEL", keys.mail_uses, client_id.hex(), durable=False)
 
     def _mailbox(self, client_id: bytes) -> list[str]:
-        return [
-            self._keys.client(client_id),
-            self._keys.mail(client_id),
-            self._keys.mail_index(client_id),
-        ]
+        keys = self._keys
+        own = [keys.client(client_id), keys.mail(client_id), keys.mail_index(client_id)]
+        return own if self._link.clustered else [*own, keys.mail_uses]
 
     async def _note(self, client_id: bytes, use: MailUse) -> None:
         """Write down what a mailbox holds, unless a later change of it was noted already."""

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from sidecar.core.errors import StoreUnavailable
 
@@ -61,10 +61,25 @@ class OneMaster:
 
     async def pipe(self, commands: Sequence[Command], *, atomic: bool) -> list[Any]:
         """As `send`, but raises what redis-py raises."""
-        async with self.redis.pipeline(transaction=atomic) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return await pipeline.execute(raise_on_error=False)
+        if atomic:
+            async with self.redis.pipeline() as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return await pipeline.execute(raise_on_error=False)
+        # What redis-py's pipeline does besides takes as long as all the rest.
+        pool = self.redis.connection_pool
+        connection: Any = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            return [await self._reply(connection, command) for command in commands]
+        finally:
+            await pool.release(connection)
+
+    async def _reply(self, connection: Any, command: Command) -> Any:
+        try:
+            return await self.redis.parse_response(connection, str(command[0]))
+        except ResponseError as error:
+            return error
 
     async def each(self) -> "Sequence[OneMaster]":
         """Itself."""

@@ -2,10 +2,10 @@
 
 Per client, under one hash tag so that each script stays in one Cluster slot:
 
-    sis:<node>:{<client>}                 hash: the client
-    sis:<node>:{<client>}:slots           hash: slot number -> bytes:expires_at:mark_until
-    sis:<node>:{<client>}:slot:<n>        hash: the invoice, gone at its expires_at
-    sis:<node>:{<client>}:slot:<n>:mark   hash: what outlives it, gone at its mark_until
+    sis:<node>:{<client>}                 hash: the client, and of each slot that it has used
+                                            number -> bytes:expires_at:mark_until:issued_at_ms:created:nonce
+    sis:<node>:{<client>}:<n>             string: the slot's invoice, gone at its expires_at:
+                                            created_at:stored_at:family:path bytes:deflated path and invoice
     sis:<node>:{<client>}:mail            hash: number -> letter, gone when its last letter ends
     sis:<node>:{<client>}:mail:index      hash: number -> queue:sender:size:kept_at_ms:ends_ms:key
 
@@ -21,11 +21,16 @@ and for all clients of a node, each in a Cluster slot of its own:
     sis:<node>:mail                       hash: client id (hex) -> letters:bytes:newest_ms:change
     sis:<node>:webhooks                   hash: wallet's node id (hex) -> unneeded since, or ''
 
-Ids are in hex, so that `redis-cli` shows keys that can be typed. The node's id in front
-lets several LNDs share a Redis.
+Ids are in hex, so that `redis-cli` shows keys that can be typed. <node> in front, the first 16 digits
+of LND's node id, lets several LNDs share a Redis.
+
+Most of what Redis needs beside the invoices themselves goes by keys and by hashes that it can't keep
+packed: hence two keys, and no value of more than 64 bytes in the client's record (its node's
+id is not in hex there).
 """
 
 import functools
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ParamSpec, TypeVar
@@ -36,19 +41,17 @@ from sidecar.core.model import (
     BoundBy,
     Client,
     ClientState,
-    Family,
-    OfferTag,
     Quota,
-    SlotMark,
-    StoredInvoice,
     Terms,
     TimestampForm,
-    Usage,
 )
 from sidecar.core.webhooks import Delivery, Webhook, WebhookState
 
 Record = Mapping[bytes, bytes]
 """A hash as HGETALL gives it; empty when there is none."""
+
+NODE_DIGITS = 16
+"""How much of LND's node id its keys begin with."""
 
 NODE_ID_SIZE = 33
 """Bytes of a node id, and of a path_key."""
@@ -57,14 +60,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _readable(parse: Callable[P, T]) -> Callable[P, T]:
+def readable(parse: Callable[P, T]) -> Callable[P, T]:
     """Let `parse` say of a record that we did not write that the store can't be used as it is."""
 
     @functools.wraps(parse)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return parse(*args, **kwargs)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, zlib.error) as error:
             raise StoreUnavailable(f"Redis holds a record that can't be read: {error}") from error
 
     return checked
@@ -75,7 +78,7 @@ class Keys:
 
     def __init__(self, node_id: bytes) -> None:
         """`node_id`: the LND node's public key, 33 bytes."""
-        self.prefix = f"sis:{node_id.hex()}:"
+        self.prefix = f"sis:{node_id.hex()[:NODE_DIGITS]}:"
         """What all of them begin with."""
         self.names = self.prefix + "names"
         self.nodes = self.prefix + "nodes"
@@ -84,20 +87,12 @@ class Keys:
         self.probe = self.prefix + "probe"
 
     def client(self, client_id: bytes) -> str:
-        """The client's own record."""
+        """The client's own record, with what it has in its slots."""
         return f"{self.prefix}{{{client_id.hex()}}}"
-
-    def index(self, client_id: bytes) -> str:
-        """Which slots the client has used, and how much of each."""
-        return self.client(client_id) + ":slots"
 
     def slot(self, client_id: bytes, slot: int) -> str:
         """A slot's invoice."""
-        return f"{self.client(client_id)}:slot:{slot}"
-
-    def mark(self, client_id: bytes, slot: int) -> str:
-        """What a slot remembers after its invoice is gone."""
-        return self.slot(client_id, slot) + ":mark"
+        return f"{self.client(client_id)}:{slot}"
 
     def mail(self, client_id: bytes) -> str:
         """The client's letters."""
@@ -119,6 +114,9 @@ class Keys:
 QUOTA_FIELDS = tuple(each.name for each in fields(Quota))
 """A client's own limits stand in its record under these names; what is not there is the server's."""
 
+_QUOTA_FIELDS = tuple((name, name.encode()) for name in QUOTA_FIELDS)
+_NO_QUOTA = Quota()
+
 
 def quota_fields(quota: Quota) -> list[bytes | str | int]:
     """What is set of a quota, as field, value, field, value."""
@@ -127,13 +125,13 @@ def quota_fields(quota: Quota) -> list[bytes | str | int]:
 
 def _to_quota(record: Record) -> Quota:
     found: dict[str, Any] = {}
-    for name in QUOTA_FIELDS:
-        if (text := record.get(name.encode())) is not None:
+    for name, encoded in _QUOTA_FIELDS:
+        if (text := record.get(encoded)) is not None:
             found[name] = float(text) if name == "requests_per_second" else int(text)
-    return Quota(**found)
+    return Quota(**found) if found else _NO_QUOTA
 
 
-@_readable
+@readable
 def to_terms(state: bytes, values: Sequence[bytes | None]) -> Terms:
     """The terms of a client by its state and QUOTA_FIELDS. Raises StoreUnavailable if they are not ours."""
     pairs = zip(QUOTA_FIELDS, values, strict=True)
@@ -149,7 +147,7 @@ def client_fields(client: Client) -> list[bytes | str | int]:
         *("created_at", client.created_at),
     ]
     if client.node_id is not None:
-        record += ["node_id", client.node_id.hex()]
+        record += ["node_id", client.node_id]
     if client.bound_by is not None:
         record += ["bound_by", client.bound_by.value]
     if client.timestamps is not None:
@@ -157,26 +155,25 @@ def client_fields(client: Client) -> list[bytes | str | int]:
     return record
 
 
-@_readable
+@readable
 def to_client_id(text: bytes) -> bytes:
     """The client id that a name or node points to. Raises StoreUnavailable if we did not write it."""
     return bytes.fromhex(text.decode())
 
 
-@_readable
+@readable
 def to_node_id(text: bytes) -> bytes:
     """A wallet's node id from its hex. Raises StoreUnavailable if we did not write it."""
-    return _to_node_id(text)
+    return _checked_node_id(bytes.fromhex(text.decode()))
 
 
-def _to_node_id(text: bytes) -> bytes:
-    node_id = bytes.fromhex(text.decode())
+def _checked_node_id(node_id: bytes) -> bytes:
     if len(node_id) != NODE_ID_SIZE:
         raise ValueError(f"a node id of {len(node_id)} bytes")
     return node_id
 
 
-@_readable
+@readable
 def to_client(client_id: bytes, record: Record) -> Client:
     """The client of a record. Raises StoreUnavailable if we did not write it."""
     node_id, bound_by = record.get(b"node_id"), record.get(b"bound_by")
@@ -188,61 +185,10 @@ def to_client(client_id: bytes, record: Record) -> Client:
         generation=int(record[b"generation"]),
         quota=_to_quota(record),
         created_at=int(record[b"created_at"]),
-        node_id=None if node_id is None else _to_node_id(node_id),
+        node_id=None if node_id is None else _checked_node_id(node_id),
         bound_by=None if bound_by is None else BoundBy(bound_by.decode()),
         timestamps=None if timestamps is None else TimestampForm(timestamps.decode()),
     )
-
-
-@_readable
-def to_mark(record: Record) -> SlotMark:
-    """The mark of a record. Raises StoreUnavailable if we did not write it."""
-    return SlotMark(tag=_to_tag(record), created_at=int(record[b"created_at"]))
-
-
-@_readable
-def to_invoice(slot: int, record: Record) -> StoredInvoice:
-    """The invoice of a record. Raises StoreUnavailable if we did not write it."""
-    return StoredInvoice(
-        slot=slot,
-        tag=_to_tag(record),
-        invoice=record[b"invoice"],
-        forward_path=record[b"forward_path"],
-        family=Family(record[b"family"].decode()),
-        created_at=int(record[b"created_at"]),
-        stored_at=int(record[b"stored_at"]),
-        expires_at=int(record[b"expires_at"]),
-    )
-
-
-def _to_tag(record: Record) -> OfferTag:
-    return OfferTag(issued_at_ms=int(record[b"issued_at_ms"]), nonce=record[b"nonce"])
-
-
-@dataclass(frozen=True, slots=True)
-class SlotIndex:
-    """Which slots a client has used: slot -> (bytes, expires_at in seconds)."""
-
-    slots: Mapping[int, tuple[int, int]]
-
-    def live(self, now: int) -> list[int]:
-        """The slots whose invoice is there at `now` (seconds, Redis's clock), in order."""
-        return sorted(slot for slot, (_, expires_at) in self.slots.items() if expires_at > now)
-
-    def usage(self, now: int) -> Usage:
-        """What the client uses at `now` (seconds, Redis's clock)."""
-        live = self.live(now)
-        return Usage(slots=len(live), bytes=sum(self.slots[slot][0] for slot in live))
-
-
-@_readable
-def to_index(record: Record) -> SlotIndex:
-    """The slot index of a record. Raises StoreUnavailable if we did not write it."""
-    slots = {}
-    for number, entry in record.items():
-        size, expires_at, _mark_until = entry.split(b":")
-        slots[int(number)] = (int(size), int(expires_at))
-    return SlotIndex(slots)
 
 
 # --- mail -----------------------------------------------------------------------------------------
@@ -270,7 +216,7 @@ class LetterEntry:
         return LetterNote(self.number, self.queue, self.sender, self.size, self.kept_at_ms)
 
 
-@_readable
+@readable
 def to_letter_entries(record: Record) -> list[LetterEntry]:
     """The index of a mailbox, oldest letter first. Raises StoreUnavailable if we did not write it."""
     entries = []
@@ -290,7 +236,7 @@ def to_letter_entries(record: Record) -> list[LetterEntry]:
     return sorted(entries, key=lambda entry: entry.number)
 
 
-@_readable
+@readable
 def to_letter(entry: LetterEntry, packed: bytes) -> Letter:
     """A letter from both its parts. Raises StoreUnavailable if they are not of one."""
     letter = Letter(
@@ -307,7 +253,7 @@ def to_letter(entry: LetterEntry, packed: bytes) -> Letter:
     return letter
 
 
-@_readable
+@readable
 def to_mail_use(entry: bytes) -> MailUse:
     """What a mailbox holds. Raises StoreUnavailable if we did not write it."""
     letters, size, newest_ms, change = map(int, entry.split(b":"))
@@ -317,7 +263,7 @@ def to_mail_use(entry: bytes) -> MailUse:
 # --- webhooks -------------------------------------------------------------------------------------
 
 
-@_readable
+@readable
 def to_webhook(app_name: bytes, entry: bytes) -> Webhook:
     """A webhook of a node. Raises StoreUnavailable if we did not write it."""
     announced, failures, paused_until, paused, registered_at, url = entry.decode().split(":", 5)
@@ -334,7 +280,7 @@ def to_webhook(app_name: bytes, entry: bytes) -> Webhook:
     )
 
 
-@_readable
+@readable
 def to_unneeded_since(entry: bytes) -> int | None:
     """Since when nothing speaks for a node's webhooks. Raises StoreUnavailable if we did not write it."""
     return int(entry) if entry else None
@@ -350,8 +296,26 @@ def packed_delivery(delivery: Delivery) -> str:
     )
 
 
-@_readable
+@readable
 def to_delivery(packed: bytes) -> Delivery:
     """A delivery. Raises StoreUnavailable if we did not write it."""
     at_ms, tries, outcome, method, app_name = packed.decode().split(":", 4)
     return Delivery(at_ms=int(at_ms), app_name=app_name, method=method, outcome=outcome, tries=int(tries))
+
+
+# --- replies in one ---------------------------------------------------------------------------------
+
+
+def unpacked(reply: bytes) -> list[bytes | None]:
+    """The values of a reply that comes in one: their sizes in a line of text (-1: none), then all of them."""
+    sizes, _, values = reply.partition(b"\n")
+    found: list[bytes | None] = []
+    start = 0
+    for size in sizes.split():
+        if size == b"-1":
+            found.append(None)
+        else:
+            end = start + int(size)
+            found.append(values[start:end])
+            start = end
+    return found

@@ -22,6 +22,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sidecar.adapters.redis_masters import OneMaster
+from sidecar.adapters.redis_writing import Writing
 
 SENTINEL_TIMEOUT = 1.0
 """Seconds for a Sentinel's answer; past it the next one is asked."""
@@ -38,7 +39,7 @@ LOOK_LATER = 10.0
 HostPort = tuple[str, int]
 
 
-class _MasterConnection(SentinelManagedConnection):
+class _MasterConnection(Writing, SentinelManagedConnection):
     """A connection to the master of the moment."""
 
     async def connect_to(self, address: HostPort) -> None:

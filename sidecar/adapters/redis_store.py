@@ -5,34 +5,22 @@ one step. Which name and which node is whose stands in Cluster slots of their ow
 a change is several, in an order in which a crash between two of them blocks nobody.
 """
 
-import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from sidecar.adapters.redis_backup import RedisBackup
 from sidecar.adapters.redis_link import BATCH, RedisLink, Script
+from sidecar.adapters.redis_listing import RedisListing
 from sidecar.adapters.redis_mail import RedisMail
 from sidecar.adapters.redis_masters import Argument, Masters
-from sidecar.adapters.redis_records import (
-    QUOTA_FIELDS,
-    Keys,
-    client_fields,
-    quota_fields,
-    to_client,
-    to_client_id,
-    to_index,
-    to_invoice,
-    to_mark,
-    to_node_id,
-    to_terms,
-)
+from sidecar.adapters.redis_records import Keys, client_fields, quota_fields, to_client, to_client_id
+from sidecar.adapters.redis_slots import packed_invoice, to_index, to_loaded
 from sidecar.adapters.redis_webhooks import RedisWebhooks
 from sidecar.core.errors import (
     BoundOtherwise,
     NameTaken,
     NodeTaken,
     NoSuchClient,
-    StoreUnavailable,
 )
 from sidecar.core.model import (
     CLIENT_ID_HEX,
@@ -49,6 +37,7 @@ from sidecar.core.model import (
 )
 from sidecar.timings import Timings
 
+LOAD = Script("load")
 SAVE = Script("save")
 ADD_CLIENT = Script("add_client")
 TAKE_ENTRY = Script("take_entry")
@@ -59,9 +48,6 @@ CHANGE_CLIENT = Script("change_client")
 ROTATE = Script("rotate")
 REVOKE = Script("revoke")
 DROP_INVOICES = Script("drop_invoices")
-
-_USUAL = Terms(Quota(), paused=False)
-_BOUND_STATES = frozenset(state.value.encode() for state in ClientState if state is not ClientState.REVOKED)
 
 
 class RedisStore:
@@ -95,6 +81,7 @@ class RedisStore:
         self._link = RedisLink(masters, waitaof=waitaof, writers=writers, timings=timings)
         self._keys = Keys(node_id)
         self._on_close = on_close
+        self._listing = RedisListing(self._link, self._keys)
         self.mail = RedisMail(self._link, self._keys)
         self.webhooks = RedisWebhooks(self._link, self._keys)
         self.backup = RedisBackup(self._link, node_id)
@@ -112,17 +99,8 @@ class RedisStore:
     async def load(self, client_id: bytes, slot: int) -> Loaded:
         """The client and one slot of it as they were at one moment, in one round trip."""
         keys = self._keys
-        client, mark, invoice = await self._link.read(
-            ("HGETALL", keys.client(client_id)),
-            ("HGETALL", keys.mark(client_id, slot)),
-            ("HGETALL", keys.slot(client_id, slot)),
-            atomic=True,
-        )
-        return Loaded(
-            client=to_client(client_id, client) if client else None,
-            mark=to_mark(mark) if mark else None,
-            invoice=to_invoice(slot, invoice) if invoice else None,
-        )
+        reply = await self._link.ask(LOAD, [keys.client(client_id), keys.slot(client_id, slot)], [slot])
+        return to_loaded(client_id, slot, reply)
 
     async def save(
         self, client_id: bytes, invoice: StoredInvoice, mark_until: int, most: Usage = MOST_USAGE
@@ -138,17 +116,11 @@ class RedisStore:
         keys = self._keys
         reply = await self._link.change(
             SAVE,
-            [
-                keys.client(client_id),
-                keys.index(client_id),
-                keys.slot(client_id, invoice.slot),
-                keys.mark(client_id, invoice.slot),
-            ],
+            [keys.client(client_id), keys.slot(client_id, invoice.slot)],
             [
                 *(invoice.slot, invoice.tag.issued_at_ms, invoice.tag.nonce),
                 *(invoice.created_at, invoice.stored_at, invoice.expires_at, mark_until),
-                *(invoice.invoice, invoice.forward_path, invoice.family.value),
-                *(most.slots, most.bytes),
+                *(packed_invoice(invoice), invoice.size, most.slots, most.bytes),
             ],
             f"client {client_id.hex()} slot {invoice.slot}",
         )
@@ -201,16 +173,12 @@ class RedisStore:
         for start in range(0, len(ids), BATCH):
             batch = ids[start : start + BATCH]
             now, *records = await self._link.read(
-                ("TIME",),
-                *(("HGETALL", self._keys.client(client_id)) for client_id in batch),
-                *(("HGETALL", self._keys.index(client_id)) for client_id in batch),
+                ("TIME",), *(("HGETALL", self._keys.client(client_id)) for client_id in batch)
             )
-            for client_id, client, index in zip(
-                batch, records[: len(batch)], records[len(batch) :], strict=True
-            ):
-                if client:
-                    usage = to_index(index).usage(int(now[0]))
-                    found.append((to_client(client_id, client), usage))
+            for client_id, record in zip(batch, records, strict=True):
+                if record:
+                    usage = to_index(record).usage(int(now[0]))
+                    found.append((to_client(client_id, record), usage))
         return found
 
     async def find_client(self, name_or_id: str) -> Client:
@@ -227,32 +195,16 @@ class RedisStore:
 
     async def invoices(self, client_id: bytes) -> Sequence[StoredInvoice]:
         """A client's stored invoices by slot; none for a client that is not there."""
-        slots = await self._used_slots(client_id)
-        found = []
-        for start in range(0, len(slots), BATCH):
-            batch = slots[start : start + BATCH]
-            records = await self._link.read(
-                *(("HGETALL", self._keys.slot(client_id, slot)) for slot in batch)
-            )
-            for slot, record in zip(batch, records, strict=True):
-                if record:
-                    found.append(to_invoice(slot, record))
+        found: list[StoredInvoice] = []
+        for slot in await self._used_slots(client_id):
+            loaded = await self.load(client_id, slot)
+            if loaded.invoice is not None:
+                found.append(loaded.invoice)
         return found
 
     async def terms(self) -> Mapping[bytes, Terms]:
         """The terms of every client that has limits of its own or is paused. Raises StoreUnavailable."""
-        found: dict[bytes, Terms] = {}
-        async for part in self._link.scan(self._keys.names):
-            ids = [to_client_id(holder) for holder in part.values()]
-            records = await self._link.read(
-                *(("HMGET", self._keys.client(each), "state", *QUOTA_FIELDS) for each in ids)
-            )
-            for client_id, (state, *values) in zip(ids, records, strict=True):
-                # What can't be read stops its own client, when it is loaded, and not all others here.
-                with contextlib.suppress(StoreUnavailable):
-                    if state is not None and (terms := to_terms(state, values)) != _USUAL:
-                        found[client_id] = terms
-        return found
+        return await self._listing.terms()
 
     async def update_quota(self, client_id: bytes, changes: Quota, reset: Collection[str] = ()) -> Client:
         """Set a client's own limits, and drop those named in `reset`, in one step.
@@ -285,7 +237,7 @@ class RedisStore:
             client = await self._changed_client(REVOKE, client_id)
             slots = await self._used_slots(client_id)
             if slots:
-                keys = [self._keys.client(client_id), self._keys.index(client_id)]
+                keys = [self._keys.client(client_id)]
                 keys += [self._keys.slot(client_id, slot) for slot in slots]
                 await self._link.change(DROP_INVOICES, keys, slots, client.name)
             await self.mail.forget(client_id)
@@ -304,10 +256,8 @@ class RedisStore:
             client = await self._changed_client(REVOKE, client_id)
             await self.mail.forget(client_id)
             await self._free_node(client_id, client.node_id)
-            doomed = [keys.client(client_id), keys.index(client_id)]
-            for slot in await self._used_slots(client_id):
-                doomed += [keys.slot(client_id, slot), keys.mark(client_id, slot)]
-            await self._link.change_command("DEL", *doomed)
+            slots = [keys.slot(client_id, slot) for slot in await self._used_slots(client_id)]
+            await self._link.change_command("DEL", keys.client(client_id), *slots)
             await self._drop_entry(keys.names, client.name, client_id)
 
     async def set_timestamps(self, client_id: bytes, form: TimestampForm | None) -> Client:
@@ -324,26 +274,14 @@ class RedisStore:
         return _flat_client(client_id, flat)
 
     async def _used_slots(self, client_id: bytes) -> list[int]:
-        (index,) = await self._link.read(("HGETALL", self._keys.index(client_id)))
-        return sorted(to_index(index).slots)
+        (record,) = await self._link.read(("HGETALL", self._keys.client(client_id)))
+        return sorted(to_index(record).slots)
 
     # --- nodes ----------------------------------------------------------------------------------
 
     async def bindings(self) -> Mapping[bytes, bytes]:
-        """The client_id of each node that is bound to a client that is not revoked, by node id.
-
-        An entry of the index that the client's record does not bear out (see `bind`) is none.
-        """
-        found: dict[bytes, bytes] = {}
-        async for part in self._link.scan(self._keys.nodes):
-            nodes = {to_node_id(node): to_client_id(holder) for node, holder in part.items()}
-            records = await self._link.read(
-                *(("HMGET", self._keys.client(each), "state", "node_id") for each in nodes.values())
-            )
-            for (node_id, client_id), (state, bound_to) in zip(nodes.items(), records, strict=True):
-                if state in _BOUND_STATES and bound_to == node_id.hex().encode():
-                    found[node_id] = client_id
-        return found
+        """The client_id of each node that is bound to a client that is not revoked, by node id."""
+        return await self._listing.bindings()
 
     async def bind(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
         """Say which node a client is; None: not known. Returns once it is on disk.
@@ -386,11 +324,11 @@ class RedisStore:
         await self._link.change(TAKE_ENTRY, [self._keys.nodes], args, f"node {node_id.hex()}")
 
     async def _write_node(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
-        new = b"" if node_id is None else node_id.hex().encode()
+        new = b"" if node_id is None else node_id
         key, what = self._keys.client(client_id), f"client {client_id.hex()}"
         before, flat = await self._link.change(BIND, [key], [new, by.value], what)
         if before not in (b"", new):
-            await self._free_node(client_id, to_node_id(before))
+            await self._free_node(client_id, before)
         return _flat_client(client_id, flat)
 
     async def _free_node(self, client_id: bytes, node_id: bytes | None) -> None:

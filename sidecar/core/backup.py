@@ -2,7 +2,7 @@
 
     {"format": "static-invoice-sidecar/export", "version": 1, "sidecar": …, "node_id": …, …}
     {"key": "{<client>}", "type": "hash", "items": [<field>, <value>, …]}
-    {"key": "{<client>}:slot:0", "type": "hash", "items": […], "expires_at_ms": …}
+    {"key": "{<client>}:0", "type": "string", "items": [<value>], "expires_at_ms": …}
     …
     {"records": <lines between the first and this one>, "sha256": <of all lines before this one>}
 
@@ -31,7 +31,7 @@ LINE_BYTES = 256 * 1024
 MAX_LINE = 4 * 1024 * 1024
 """Bytes of a line that is read: far more than any that is written."""
 
-TYPES = {"hash": 2, "list": 1}
+TYPES = {"hash": 2, "list": 1, "string": 1}
 """Redis's name of a type → items that belong together."""
 
 AGAIN = "copy it again, or make another with `sidecar export`"
@@ -49,7 +49,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A key of Redis, or a part of it: `items` are fields and values in turn, or a list's elements.
+    """A key of Redis, or a part of it: `items` are fields and values in turn, a list's elements, or a string.
 
     `expires_at_ms`: milliseconds since the epoch; None for what stays.
     """

@@ -66,7 +66,7 @@ def test_rediss_means_tls() -> None:
     """Over rediss:// nothing goes in the clear."""
     one = connect("rediss://host")
     assert isinstance(one, OneMaster)
-    assert one.redis.connection_pool.connection_class is SSLConnection
+    assert issubclass(one.redis.connection_pool.connection_class, SSLConnection)
 
 
 # --- what is safe ---------------------------------------------------------------------------------

@@ -17,12 +17,12 @@ from tests.harness.webhook_contract import MOST, WORN, WebhookContract, a_delive
 
 StoreOn = Callable[..., RedisStore]
 
-NODES = f"sis:{NODE.hex()}:webhooks"
+NODES = f"sis:{NODE.hex()[:16]}:webhooks"
 
 
 def key_of(node_id: bytes, rest: str = ":webhooks") -> str:
     """A wallet's key, as the operator sees it."""
-    return f"sis:{NODE.hex()}:{{{node_id.hex()}}}{rest}"
+    return f"sis:{NODE.hex()[:16]}:{{{node_id.hex()}}}{rest}"
 
 
 class TestRedisWebhooks(WebhookContract):

@@ -93,13 +93,8 @@ def contents(command: Callable[..., Any]) -> dict[bytes, tuple[object, float]]:
         if key.endswith(b":probe"):
             continue
         type_ = command("TYPE", key)
-        held = (
-            command("HGETALL", key)
-            if type_ == b"hash"
-            else command("LRANGE", key, 0, -1)
-            if type_ == b"list"
-            else command("SMEMBERS", key)
-        )
+        words = {b"hash": ("HGETALL", key), b"list": ("LRANGE", key, 0, -1), b"string": ("GET", key)}
+        held = command(*words.get(type_, ("SMEMBERS", key)))
         left = command("PTTL", key)
         found[key] = (held, left if left < 0 else round((time.time() * 1_000 + left) / 60_000))
     return found

@@ -23,6 +23,20 @@ class RedisProcess(Daemon):
 
     _stop_signal = signal.SIGTERM
 
+    def __init__(
+        self,
+        directory: Path,
+        executable: Path | None = None,
+        *,
+        appendonly: bool = True,
+        start_seconds: float = _START_SECONDS,
+    ) -> None:
+        """`executable`: another one than the sidecar embeds; `start_seconds`: for what is much to read."""
+        super().__init__(directory)
+        self._executable = executable or server_executable()
+        self.appendonly = appendonly
+        self._start_seconds = start_seconds
+
     @property
     def socket(self) -> Path:
         """Where it listens."""
@@ -39,16 +53,16 @@ class RedisProcess(Daemon):
             "port": "0",
             "unixsocket": str(self.socket),
             "dir": str(self.directory),
-            "appendonly": "yes",
+            "appendonly": "yes" if self.appendonly else "no",
             "appendfsync": "always",
             "save": "",
             "maxmemory-policy": "noeviction",
         }
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
-        await self._launch(server_executable(), arguments)
+        await self._launch(self._executable, arguments)
 
     async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
-        async with asyncio.timeout(_START_SECONDS), Redis(unix_socket_path=str(self.socket)) as client:
+        async with asyncio.timeout(self._start_seconds), Redis(unix_socket_path=str(self.socket)) as client:
             while process.returncode is None:
                 try:
                     await client.ping()

@@ -1,7 +1,7 @@
 -- Say which node a client is. What is learnt fills only a gap.
 -- KEYS: 1 client record
--- ARGV: 1 node id (hex), or '' for none, 2 'operator' or 'learnt'
--- Returns {'ok', node id before (hex) or '', record}, {'no-such-client'} or {'bound-otherwise'}.
+-- ARGV: 1 node id (33 bytes), or '' for none, 2 'operator' or 'learnt'
+-- Returns {'ok', node id before or '', record}, {'no-such-client'} or {'bound-otherwise'}.
 local state, before = unpack(redis.call('HMGET', KEYS[1], 'state', 'node_id'))
 if not state or state == 'revoked' then
   return {'no-such-client'}

@@ -1,8 +1,9 @@
 -- Put a letter last in its queue of a client's mailbox; the heaviest senders make room for it.
--- KEYS: 1 client record, 2 mailbox, 3 index of the mailbox
+-- KEYS: 1 client record, 2 mailbox, 3 index of the mailbox, and, but not in a Cluster, whose slots they
+--       would be two of: 4 uses of all mailboxes
 -- ARGV: 1 queue, 2 sender (hex), 3 size, 4 kept_at_ms, 5 ends_ms, 6 key (hex), 7 packed letter,
 --       8 letters and 9 bytes that the queue may hold where the client's record does not say,
---       10 bytes by which the mailbox may grow
+--       10 bytes by which the mailbox may grow, 11 client id (hex)
 -- Returns {'ok', number, letters, bytes, newest_ms, change, letters dropped}, or {reason} of the
 -- refusal and nothing changed.
 --
@@ -142,5 +143,10 @@ end
 if letters > 0 then
   redis.call('PEXPIREAT', KEYS[2], string.format('%d', last_end_ms))
   redis.call('PEXPIREAT', KEYS[3], string.format('%d', last_end_ms))
+end
+if KEYS[4] and letters > 0 then
+  redis.call('HSET', KEYS[4], ARGV[11], string.format('%d:%d:%d:%d', letters, bytes, newest_ms, number))
+elseif KEYS[4] then
+  redis.call('HDEL', KEYS[4], ARGV[11])
 end
 return {'ok', number, letters, bytes, newest_ms, number, dropped}

@@ -1,77 +1,80 @@
 -- Put an invoice into its slot, if the client, the slot's mark and the quota let it.
--- KEYS: 1 client record, 2 slot index, 3 slot, 4 mark of the slot
+-- KEYS: 1 client record, 2 slot
 -- ARGV: 1 slot number, 2 issued_at_ms, 3 nonce, 4 created_at, 5 stored_at, 6 expires_at,
---       7 mark_until, 8 invoice, 9 forward_path, 10 family,
---       11 slots and 12 bytes of a client whose record does not say
+--       7 mark_until, 8 packed invoice, 9 its size when unpacked,
+--       10 slots and 11 bytes of a client whose record does not say
 -- Returns {'ok', slots used, bytes used}, or {reason} of the refusal and nothing changed.
 --
--- The slot index maps a slot number to 'bytes:expires_at:mark_until', so that one declared
--- key tells a client's use: all keys carry one hash tag, as Redis Cluster asks.
+-- The record maps a slot's number to 'bytes:expires_at:mark_until:issued_at_ms:created_at:nonce', so that
+-- one key tells a client's use, and what each slot remembers: its other fields are words.
 
-local client = redis.call('HMGET', KEYS[1], 'state', 'slots', 'bytes')
-if not client[1] then
+local record = redis.call('HGETALL', KEYS[1])
+local client, entries = {}, {}
+for i = 1, #record, 2 do
+  if string.find(record[i], '^%d+$') then
+    entries[record[i]] = record[i + 1]
+  else
+    client[record[i]] = record[i + 1]
+  end
+end
+if not client.state then
   return {'unknown-client'}
 end
-if client[1] == 'paused' then
+if client.state == 'paused' then
   return {'client-paused'}
 end
-if client[1] ~= 'active' then
+if client.state ~= 'active' then
   return {'client-revoked'}
 end
-if tonumber(ARGV[1]) >= tonumber(client[2] or ARGV[11]) then
+if tonumber(ARGV[1]) >= tonumber(client.slots or ARGV[10]) then
   return {'slot-out-of-range'}
 end
 
-local issued_at_ms, created_at = tonumber(ARGV[2]), tonumber(ARGV[4])
-local expires_at, mark_until = tonumber(ARGV[6]), tonumber(ARGV[7])
-local mark = redis.call('HMGET', KEYS[4], 'issued_at_ms', 'nonce', 'created_at', 'until')
-if mark[1] then
-  local newest = tonumber(mark[1])
-  if issued_at_ms < newest or (issued_at_ms == newest and ARGV[3] ~= mark[2]) then
-    return {'stale-offer'}
-  end
-  if issued_at_ms == newest and created_at < tonumber(mark[3]) then
-    return {'stale-invoice'}
-  end
-  mark_until = math.max(mark_until, tonumber(mark[4]))
-end
-
--- By the clock that expires the keys: a slot counts for as long as its key is there.
+-- By the clock that expires the invoices: a slot counts for as long as its key is there.
 local now = tonumber(redis.call('TIME')[1])
-local size = string.len(ARGV[8]) + string.len(ARGV[9])
+local issued_at_ms, created_at = tonumber(ARGV[2]), tonumber(ARGV[4])
+local expires_at, mark_until, size = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
 local slots, bytes, forgotten = 0, 0, {}
-local index = redis.call('HGETALL', KEYS[2])
-for i = 1, #index, 2 do
-  local used, expires, marked = string.match(index[i + 1], '^(%d+):(%d+):(%d+)$')
-  if index[i] ~= ARGV[1] then
+for number, entry in pairs(entries) do
+  local used, expires, marked, issued, created, nonce =
+    string.match(entry, '^(%d+):(%d+):(%d+):(%d+):(%d+):(.*)$')
+  if not used then
+    return redis.error_reply('ERR the client has a slot that is not ours')
+  end
+  marked = tonumber(marked)
+  if number ~= ARGV[1] then
     if tonumber(expires) > now then
       slots, bytes = slots + 1, bytes + tonumber(used)
-    elseif tonumber(marked) <= now then
-      table.insert(forgotten, index[i])
+    elseif marked <= now then
+      table.insert(forgotten, number)
     end
+  elseif marked > now then
+    local newest = tonumber(issued)
+    if issued_at_ms < newest or (issued_at_ms == newest and ARGV[3] ~= nonce) then
+      return {'stale-offer'}
+    end
+    if issued_at_ms == newest and created_at < tonumber(created) then
+      return {'stale-invoice'}
+    end
+    mark_until = math.max(mark_until, marked)
   end
 end
-if bytes + size > tonumber(client[3] or ARGV[12]) then
+if bytes + size > tonumber(client.bytes or ARGV[11]) then
   return {'quota-exceeded'}
 end
 
 -- The first write is one that a full Redis refuses, so that it refuses before any change.
 -- created_at is bounded by our own clock: a wallet whose clock was ahead, and was
 -- corrected, must not be locked out.
-redis.call('HSET', KEYS[4], 'issued_at_ms', ARGV[2], 'nonce', ARGV[3],
-  'created_at', string.format('%d', math.min(created_at, tonumber(ARGV[5]))),
-  'until', string.format('%d', mark_until))
-redis.call('EXPIREAT', KEYS[4], string.format('%d', mark_until))
-redis.call('HSET', KEYS[2], ARGV[1], string.format('%d:%d:%d', size, expires_at, mark_until))
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%d:%d:%d:%d:%d:', size, expires_at, mark_until,
+  issued_at_ms, math.min(created_at, tonumber(ARGV[5]))) .. ARGV[3])
 for _, number in ipairs(forgotten) do
-  redis.call('HDEL', KEYS[2], number)
+  redis.call('HDEL', KEYS[1], number)
 end
-redis.call('DEL', KEYS[3])
-redis.call('HSET', KEYS[3], 'issued_at_ms', ARGV[2], 'nonce', ARGV[3], 'invoice', ARGV[8],
-  'forward_path', ARGV[9], 'family', ARGV[10], 'created_at', ARGV[4], 'stored_at', ARGV[5],
-  'expires_at', ARGV[6])
-redis.call('EXPIREAT', KEYS[3], ARGV[6])
 if expires_at > now then
+  redis.call('SET', KEYS[2], ARGV[8], 'EXAT', ARGV[6])
   slots, bytes = slots + 1, bytes + size
+else
+  redis.call('DEL', KEYS[2])
 end
 return {'ok', slots, bytes}

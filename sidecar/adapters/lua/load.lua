@@ -1,0 +1,20 @@
+-- A client and one slot of it, as they are at this moment.
+-- KEYS: 1 client record, 2 slot
+-- ARGV: 1 slot number
+-- Returns one string: a line with the size of each value (-1: there is none), then the values, one right
+-- behind the other. Much of what an answer costs its reader is the number of its parts.
+-- The values: Redis's clock in seconds, the slot's entry, the slot, and what the record has of FIELDS.
+local FIELDS = {'name', 'state', 'generation', 'created_at', 'node_id', 'bound_by', 'timestamps', 'slots',
+  'bytes', 'ttl', 'requests_per_second', 'requests_burst', 'stores_per_minute', 'offer_paths_per_minute',
+  'mailbox_letters', 'mailbox_bytes'}
+local found = redis.call('HMGET', KEYS[1], ARGV[1], unpack(FIELDS))
+local values = {redis.call('TIME')[1], found[1], redis.call('GET', KEYS[2]), unpack(found, 2)}
+local sizes = {}
+for i, value in ipairs(values) do
+  if value then
+    sizes[i] = #value
+  else
+    sizes[i], values[i] = -1, ''
+  end
+end
+return table.concat(sizes, ' ') .. '\n' .. table.concat(values)

@@ -1,0 +1,110 @@
+"""What a client has in its slots, in Redis (redis_records.py says where), and out of it."""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sidecar.adapters.redis_records import QUOTA_FIELDS, Record, readable, to_client, unpacked
+from sidecar.core.model import Family, Loaded, OfferTag, SlotMark, StoredInvoice, Usage
+
+_LOADED = tuple(
+    name.encode()
+    for name in (
+        *("name", "state", "generation", "created_at", "node_id", "bound_by", "timestamps"),
+        *QUOTA_FIELDS,
+    )
+)
+"""What load.lua reads of a client, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotEntry:
+    """What a client's record says of one slot; times in seconds, by Redis's clock.
+
+    `size` and `expires_at` are the invoice's, 0 where it was dropped. Its mark stays until `mark_until`.
+    """
+
+    size: int
+    expires_at: int
+    mark_until: int
+    mark: SlotMark
+
+
+@dataclass(frozen=True, slots=True)
+class SlotIndex:
+    """The slots that a client has used."""
+
+    slots: Mapping[int, SlotEntry]
+
+    def live(self, now: int) -> list[int]:
+        """The slots whose invoice is there at `now` (seconds, Redis's clock), in order."""
+        return sorted(slot for slot, entry in self.slots.items() if entry.expires_at > now)
+
+    def usage(self, now: int) -> Usage:
+        """What the client uses at `now` (seconds, Redis's clock)."""
+        live = self.live(now)
+        return Usage(slots=len(live), bytes=sum(self.slots[slot].size for slot in live))
+
+
+@readable
+def to_index(record: Record) -> SlotIndex:
+    """The slots in a client's record. Raises StoreUnavailable if we did not write it."""
+    return SlotIndex({int(name): _to_entry(entry) for name, entry in record.items() if name.isdigit()})
+
+
+@readable
+def to_slot_entry(entry: bytes) -> SlotEntry:
+    """One of them. Raises StoreUnavailable if we did not write it."""
+    return _to_entry(entry)
+
+
+def _to_entry(entry: bytes) -> SlotEntry:
+    *numbers, nonce = entry.split(b":", 5)
+    size, expires_at, mark_until, issued_at_ms, created_at = map(int, numbers)
+    tag = OfferTag(issued_at_ms=issued_at_ms, nonce=nonce)
+    return SlotEntry(size, expires_at, mark_until, SlotMark(tag=tag, created_at=created_at))
+
+
+def packed_invoice(invoice: StoredInvoice) -> bytes:
+    """What of an invoice is not in its entry.
+
+    Deflated: LND's node id stands several times in what a wallet leaves.
+    """
+    head = (invoice.created_at, invoice.stored_at, invoice.family.value, len(invoice.forward_path))
+    body = zlib.compress(invoice.forward_path + invoice.invoice)
+    return ":".join(map(str, head)).encode() + b":" + body
+
+
+@readable
+def to_invoice(slot: int, entry: SlotEntry, packed: bytes) -> StoredInvoice:
+    """The invoice from both its parts. Raises StoreUnavailable if they are not of one."""
+    created_at, stored_at, family, path_size, deflated = packed.split(b":", 4)
+    inflate = zlib.decompressobj()
+    # One byte more than there may be, and no more: what is in an import may claim to be anything.
+    body, path_end = inflate.decompress(deflated, entry.size + 1), int(path_size)
+    if len(body) != entry.size or not inflate.eof or not 0 <= path_end <= entry.size:
+        raise ValueError(f"slot {slot} has {len(body)} bytes or more, and its entry counts {entry.size}")
+    return StoredInvoice(
+        slot=slot,
+        tag=entry.mark.tag,
+        invoice=body[path_end:],
+        forward_path=body[:path_end],
+        family=Family(family.decode()),
+        created_at=int(created_at),
+        stored_at=int(stored_at),
+        expires_at=entry.expires_at,
+    )
+
+
+def to_loaded(client_id: bytes, slot: int, reply: bytes) -> Loaded:
+    """What load.lua answers. Raises StoreUnavailable if we did not write what it has found."""
+    now, entry, packed, *values = unpacked(reply)
+    record = {name: value for name, value in zip(_LOADED, values, strict=True) if value is not None}
+    if not record:
+        return Loaded(client=None, mark=None, invoice=None)
+    found = None if entry is None else to_slot_entry(entry)
+    return Loaded(
+        client=to_client(client_id, record),
+        mark=found.mark if found is not None and found.mark_until > int(now or 0) else None,
+        invoice=None if found is None or packed is None else to_invoice(slot, found, packed),
+    )
