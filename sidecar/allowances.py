@@ -1,5 +1,6 @@
 """What each client may use now, and what was refused because of it: all in process, Redis away or not."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ class Allowances:
         self._defaults = defaults
         self._counters = counters
         self._terms: dict[bytes, Terms] = {}
-        self._changes = 0
+        self._reading = asyncio.Lock()
+        self._touched: set[bytes] = set()
         self._offers = TokenBuckets(defaults.offer)
         self._requests = TokenBuckets(_requests(defaults.client))
         self._stores = TokenBuckets(_a_minute(defaults.client.stores_per_minute))
@@ -91,17 +93,20 @@ class Allowances:
 
         Raises StoreUnavailable.
         """
-        while True:
-            changes = self._changes
+        async with self._reading:
+            self._touched = set()
             found = dict(await self._store.terms())
             # What was read before a change of our own would undo it here.
-            if changes == self._changes:
-                before, self._terms = self._terms, found
-                return _paused(before) ^ _paused(found)
+            for client_id in self._touched:
+                found.pop(client_id, None)
+                if (terms := self._terms.get(client_id)) is not None:
+                    found[client_id] = terms
+            before, self._terms = self._terms, found
+            return _paused(before) ^ _paused(found)
 
     def note(self, client: Client) -> None:
         """The operator has made a client, or changed it."""
-        self._changes += 1
+        self._touched.add(client.client_id)
         terms = Terms(client.quota, client.state is ClientState.PAUSED)
         if terms == Terms(Quota(), paused=False):
             self._terms.pop(client.client_id, None)
@@ -110,7 +115,7 @@ class Allowances:
 
     def forget(self, client_id: bytes) -> None:
         """A client is not served any more."""
-        self._changes += 1
+        self._touched.add(client_id)
         self._terms.pop(client_id, None)
         self._refusals.pop(client_id, None)
 

@@ -1,5 +1,6 @@
 """Which node is which client: said by the operator, or learnt from a wallet that speaks for itself."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection
 
@@ -22,22 +23,31 @@ class Bindings:
         self._store = store
         self._counters = counters
         self._clients: dict[bytes, bytes] = {}
-        self._changes = 0
+        self._nodes: dict[bytes, bytes] = {}
+        self._reading = asyncio.Lock()
+        self._touched: set[bytes] = set()
         self._complained: Bounded[tuple[bytes, bytes], None] = Bounded(_COMPLAINTS)
 
     async def refresh(self) -> None:
         """Read all of them: another sidecar may have made some. Raises StoreUnavailable."""
-        while True:
-            changes = self._changes
-            found = dict(await self._store.bindings())
+        async with self._reading:
+            self._touched = set()
+            clients = dict(await self._store.bindings())
+            nodes = {client_id: node_id for node_id, client_id in clients.items()}
             # What was read before a change of our own would undo it here.
-            if changes == self._changes:
-                self._clients = found
-                return
+            for client_id in self._touched:
+                _remove(client_id, clients, nodes)
+                if (node_id := self._nodes.get(client_id)) is not None:
+                    clients[node_id], nodes[client_id] = client_id, node_id
+            self._clients, self._nodes = clients, nodes
 
     def client_of(self, node_id: bytes) -> bytes | None:
         """The client_id of a node, if it is bound to one that is not revoked; it may be paused."""
         return self._clients.get(node_id)
+
+    def node_of(self, client_id: bytes) -> bytes | None:
+        """The node of a client, where it is known."""
+        return self._nodes.get(client_id)
 
     def items(self) -> Collection[tuple[bytes, bytes]]:
         """(node id, client_id) of all."""
@@ -76,12 +86,18 @@ class Bindings:
 
     def add(self, client: Client) -> None:
         """A client that was made with a node of its own."""
-        self._changes += 1
+        self._touched.add(client.client_id)
         if client.node_id is not None:
             self._clients[client.node_id] = client.client_id
+            self._nodes[client.client_id] = client.node_id
 
     def forget(self, client_id: bytes) -> None:
         """A client is not served any more, or its node is not known any more."""
-        self._changes += 1
-        for node_id in [node for node, client in self._clients.items() if client == client_id]:
-            del self._clients[node_id]
+        self._touched.add(client_id)
+        _remove(client_id, self._clients, self._nodes)
+
+
+def _remove(client_id: bytes, clients: dict[bytes, bytes], nodes: dict[bytes, bytes]) -> None:
+    node_id = nodes.pop(client_id, None)
+    if node_id is not None and clients.get(node_id) == client_id:
+        del clients[node_id]

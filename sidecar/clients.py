@@ -62,8 +62,8 @@ class RunningClients:
         # Last what tells who has turned: it is told once.
         await self._bindings.refresh()
         turned = await self._allowances.refresh()
-        for node_id, client_id in list(self._bindings.items()):
-            if client_id in turned:
+        for client_id in turned:
+            if (node_id := self._bindings.node_of(client_id)) is not None:
                 self._turned(node_id, client_id)
 
     async def imported(self) -> None:

@@ -200,9 +200,8 @@ class Mailroom:
     def forget(self, client_id: bytes) -> None:
         """A client was revoked or removed, and its mailbox with it. Its node is still known."""
         self._uses.forget(client_id)
-        for node, owner in self._bindings.items():
-            if owner == client_id:
-                self.pause(node)
+        if (node := self._bindings.node_of(client_id)) is not None:
+            self.pause(node)
 
     def pause(self, node: bytes) -> None:
         """The client of a node was paused: hand over no more. The allowances know it already."""

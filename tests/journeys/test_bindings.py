@@ -12,7 +12,7 @@ from sidecar.core.model import BoundBy
 from tests.harness.wallet import Wallet
 from tests.harness.world import World
 
-NODE = keys.public_key(b"\x0a" * 32)
+NODE, OTHER = keys.public_key(b"\x0a" * 32), keys.public_key(b"\x0b" * 32)
 MODES = pytest.mark.parametrize("native", [True, False], ids=["native", "custom"])
 
 
@@ -163,6 +163,37 @@ async def test_what_is_bound_while_all_are_read_is_not_forgotten() -> None:
         world.store.bindings = read_slowly  # type: ignore[method-assign]
         await world.bindings.refresh()
         assert world.bindings.client_of(NODE) == client.client_id
+        assert world.bindings.node_of(client.client_id) == NODE
+
+
+async def test_what_is_forgotten_while_all_are_read_does_not_come_back() -> None:
+    """A client that is revoked in that time was still among those that were read."""
+    async with World() as world:
+        client = await world.client()
+        await world.bindings.bind(client.client_id, NODE, BoundBy.OPERATOR)
+        read = world.store.bindings
+
+        async def read_slowly() -> Mapping[bytes, bytes]:
+            found = await read()
+            assert NODE in found
+            world.bindings.forget(client.client_id)
+            return found
+
+        world.store.bindings = read_slowly  # type: ignore[method-assign]
+        await world.bindings.refresh()
+        assert world.bindings.client_of(NODE) is None
+        assert world.bindings.node_of(client.client_id) is None
+
+
+async def test_a_client_that_moves_leaves_its_node_to_others() -> None:
+    """Bound anew it has one node; the earlier one may be another client's by then."""
+    async with World() as world:
+        one, two = await world.client(), await world.client("two")
+        await world.bindings.bind(one.client_id, NODE, BoundBy.OPERATOR)
+        await world.bindings.bind(one.client_id, OTHER, BoundBy.OPERATOR)
+        await world.bindings.bind(two.client_id, NODE, BoundBy.OPERATOR)
+        world.bindings.forget(one.client_id)
+        assert [world.bindings.client_of(node) for node in (NODE, OTHER)] == [two.client_id, None]
 
 
 async def test_a_failing_store_costs_no_acknowledgement() -> None:
