@@ -95,6 +95,18 @@ async def test_a_letter_goes_with_proof_of_life(native: bool) -> None:
         assert await at.read() == []
 
 
+async def test_nothing_stays_in_memory_of_what_arrived() -> None:
+    """A wallet may be connected for months, and be paid every minute."""
+    async with World() as world:
+        at = await scene(world)
+        for count in range(3):
+            await at.hold(content=bytes([count]))
+        remembered = world.mailroom._turns._times[at.wallet.node_id]
+        assert len(remembered) == 3
+        await at.prove_life()
+        assert not remembered
+
+
 async def test_a_node_that_speaks_proves_what_it_got() -> None:
     """An onion message of its own is as good as bytes that LND counts."""
     async with World() as world:
