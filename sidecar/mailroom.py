@@ -156,6 +156,7 @@ class Mailroom:
             return True
         if number is not None:
             connection.watch.kept(letter.key, number)
+            self._turns.kept(letter.to, letter.key, number)
             if number in connection.watch:
                 return True  # it went out already: from memory, or with all others of a delivery
         if connection.delivering and kept:

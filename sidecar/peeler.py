@@ -33,7 +33,7 @@ class Passing:
     packet: bytes | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class _Known:
     """What a path_key was found to lead to. `own_secret` is None for other people's paths."""
 

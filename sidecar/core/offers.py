@@ -78,7 +78,7 @@ class Offer:
     `absolute_expiry` is in seconds since the epoch, `amount` in msat (or in `currency`).
     """
 
-    records: dict[int, bytes]
+    records: Mapping[int, bytes]
     chains: tuple[bytes, ...]
     amount: int | None
     currency: str | None
@@ -107,7 +107,16 @@ def read_offer(data: bytes) -> Offer:
 
 def read_offer_fields(records: Mapping[int, bytes]) -> Offer:
     """The offer that an invoice_request or invoice mirrors. Raises Malformed, BadOffer."""
-    return _read_offer(tuple(offer_fields(records).items()))
+    fields = offer_fields(records)
+    small = len(fields) <= _KEPT_RECORDS and sum(map(len, fields.values())) <= _KEPT_BYTES
+    return (_read_offer if small else _read_offer.__wrapped__)(tuple(fields.items()))
+
+
+_KEPT_RECORDS, _KEPT_BYTES = 16, 1_024
+"""Of an offer that is remembered: far more than one with a path of ours has, and little enough for 256.
+
+A stranger's may be of 32 kB and five thousand records, and his signature is checked later.
+"""
 
 
 # Many payers ask for one and the same offer. It is kept by its content; rubbish raises, and is not kept.

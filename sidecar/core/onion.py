@@ -152,7 +152,7 @@ def _wrap(session_key: bytes, nodes: Sequence[bytes], frames: Sequence[bytes], s
     filler = _filler(streams, frames, size)
     head = frames[-1] + _NO_HMAC
     padding = _padding(session_key, size - len(head) - len(filler))
-    hop_data = streams[-1].xor(head) + padding + filler
+    hop_data = streams[-1].xor(head + padding) + filler
     hmac = _hmac(secrets[-1], hop_data)
     for index in range(len(nodes) - 2, -1, -1):
         kept = memoryview(hop_data)[: size - len(frames[index]) - _HMAC]
@@ -166,8 +166,7 @@ def _padding(session_key: bytes, size: int) -> bytes:
     """What stands behind the last hop's payload.
 
     "The `hop_payloads` … MUST be initialized with random bytes": a stream that only the sender can
-    repeat, so that the last hop can't tell the route's length. BOLT 4 enciphers it for the last hop
-    as well, by which it gets no more random.
+    repeat, so that the last hop can't tell the route's length.
     """
     return keys.chacha20(keys.purpose_key(b"pad", session_key), bytes(size))
 

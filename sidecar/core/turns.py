@@ -30,6 +30,12 @@ class Turns:
         """Whether a letter went out before, as far as it is known."""
         return name in self._times.get(node, ())
 
+    def kept(self, node: bytes, key: bytes, number: int) -> None:
+        """A letter that may have been handed over from memory has a number now."""
+        times = self._times.get(node, Counter())
+        if key in times:
+            times[number] += times.pop(key)
+
     def forget(self, node: bytes, names: Iterable[int | bytes]) -> None:
         """Letters that the node surely got: of one that stays connected nothing else would let go of them."""
         times = self._times.get(node, Counter())

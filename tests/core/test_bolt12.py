@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sidecar.core import bolt12, keys, offers
 from sidecar.core.errors import BadOffer, BadPoint, BadSignature
-from sidecar.core.wire import decode_tlvs, encode_tlvs
+from sidecar.core.wire import decode_tlvs, encode_tlvs, write_bigsize
 from tests.core.making import node, secret
 from tests.vectors import load
 
@@ -138,6 +138,36 @@ def test_every_merkle_root_of_bolt_12_is_ours() -> None:
             left, right = bytes.fromhex(both)[:32], bytes.fromhex(both)[32:]
             assert bolt12._branch(right, left).hex() == result == bolt12._branch(left, right).hex()
         assert bolt12.merkle_root(decode_tlvs(stream)).hex() == case["merkle"], case["comment"]
+
+
+def root_by_the_word(records: dict[int, bytes]) -> bytes:
+    """BOLT 12, "Signature Calculation", with a tagged hash for each of its H(tag, …)."""
+
+    def branch(left: bytes, right: bytes) -> bytes:
+        return keys.tagged_hash(b"LnBranch", min(left, right) + max(left, right))
+
+    tlvs = {type_: encode_tlvs({type_: records[type_]}) for type_ in sorted(records)}
+    nonce = b"LnNonce" + next(iter(tlvs.values()))
+    level = [
+        branch(keys.tagged_hash(b"LnLeaf", tlv), keys.tagged_hash(nonce, write_bigsize(type_)))
+        for type_, tlv in tlvs.items()
+    ]
+    while len(level) > 1:
+        level = [
+            branch(*level[at : at + 2]) if level[at + 1 :] else level[at] for at in range(0, len(level), 2)
+        ]
+    return level[0]
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 239) | st.integers(1_001, 2**64 - 1), st.binary(max_size=260), min_size=1, max_size=9
+    )
+)
+def test_a_merkle_root_is_that_of_bolt_12s_words(records: dict[int, bytes]) -> None:
+    """Any number of fields, any types: states that were copied give the hashes that were made anew."""
+    ordered = {type_: records[type_] for type_ in sorted(records)}
+    assert bolt12.merkle_root(ordered) == root_by_the_word(records)
 
 
 def test_the_invoice_request_of_bolt_12_verifies() -> None:

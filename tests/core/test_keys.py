@@ -6,7 +6,7 @@ import pytest
 from coincurve import PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.core import keys
@@ -29,6 +29,14 @@ def test_the_derived_keys_never_change() -> None:
     assert own.node_secret.hex() == "7978f510c0062d59a126e634cd5a67095d077675c06ee18383d9c239a31a466f"
     assert own.context_key.hex() == "201e0d9ca700def5e9563f09eb4775ad3fca4d6eb1f5798fccac2ae8f2caedda"
     assert own.node_id == keys.public_key(own.node_secret)
+
+
+def test_the_derived_keys_are_not_printed() -> None:
+    """Not even where somebody logs the whole of them."""
+    own = SidecarKeys.derive(ROOT)
+    for one in (own.node_secret, own.context_key):
+        assert one.hex() not in repr(own)
+        assert repr(one) not in repr(own)
 
 
 def test_keys_are_derived_by_hkdf() -> None:
@@ -99,6 +107,26 @@ def test_no_secret_is_multiplied_by_zero_or_by_what_has_not_32_bytes() -> None:
             keys.multiply_secret(wrong, secret(1))
 
 
+def test_what_is_no_secret_has_no_shared_secret() -> None:
+    """Zero and the order are none; the library would read on behind what is too short."""
+    order = keys.CURVE_ORDER.to_bytes(32, "big")
+    for wrong in (b"", secret(1)[:31], secret(1) + b"\x01", bytes(32), order, b"\xff" * 32):
+        with pytest.raises(ValueError, match=r"32 bytes|order"):
+            keys.ecdh(wrong, node(1))
+    with pytest.raises(BadPoint):
+        keys.ecdh(secret(1), b"\x02" + bytes(32))
+
+
+@given(st.lists(st.integers(1, 254), min_size=1, max_size=4), st.integers(1, keys.CURVE_ORDER - 1))
+@settings(deadline=None, max_examples=50)
+def test_each_node_of_a_packet_shares_its_secret_with_the_sender(numbers: list[int], session: int) -> None:
+    """BOLT 4's E_i and ss_i: what the sender has in one go, each node has by its own ECDH."""
+    point, shared = keys.shared_secrets(session.to_bytes(32, "big"), [node(number) for number in numbers])
+    for number, expected in zip(numbers, shared, strict=True):
+        assert keys.ecdh(secret(number), point) == expected
+        point = keys.next_point(point, expected)
+
+
 @given(st.binary(max_size=64), st.binary(max_size=100))
 def test_a_purposes_key_is_its_hmac(purpose: bytes, shared: bytes) -> None:
     """HMAC256(purpose, ss), as BOLT 4 writes it and as `hmac_sha256` has it."""
@@ -106,6 +134,7 @@ def test_a_purposes_key_is_its_hmac(purpose: bytes, shared: bytes) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 33_000), st.integers(0, 200)), max_size=4))
+@example([(64, 1), (63, 2), (128, 64), (0, 0)])
 @settings(deadline=None)
 def test_a_key_stream_goes_on_from_any_byte(parts: list[tuple[int, int]]) -> None:
     """Wherever it is taken up, and whatever was read before, the bytes are those of the one stream."""

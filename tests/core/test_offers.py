@@ -258,6 +258,21 @@ def test_an_offer_is_remembered_by_all_of_its_content() -> None:
             offers.read_offer_fields(offer_records({offers.OFFER_FEATURES: b"\x01"}))
 
 
+@pytest.mark.parametrize(
+    "more",
+    [dict.fromkeys(range(1000000001, 1000000041, 2), b""), {79: bytes(1_024)}],
+    ids=["many records", "much in one"],
+)
+def test_what_a_stranger_made_large_is_not_remembered(more: dict[int, bytes]) -> None:
+    """5,000 records fit into an onion, and its signature is checked later: 256 of them would be 170 MB."""
+    offers._read_offer.cache_clear()
+    records = offer_records({**more})
+    assert offers.read_offer_fields(records).records == records
+    assert offers._read_offer.cache_info().currsize == 0
+    offers.read_offer_fields(offer_records())
+    assert offers._read_offer.cache_info().currsize == 1
+
+
 # --- a request for a stored invoice ---------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +20,7 @@ from sidecar.core.errors import (
     Malformed,
     PayloadTooLarge,
 )
-from sidecar.core.keys import KeyStream
-from sidecar.core.wire import decode_tlvs, encode_tlvs, read_bigsize, write_bigsize
+from sidecar.core.wire import decode_tlvs, encode_tlvs, read_bigsize
 from tests.core.making import node, open_layer, secret
 from tests.vectors import load
 
@@ -41,27 +40,13 @@ def peel_with(node_secret: bytes, packet: bytes) -> onion.Forward | onion.Final:
 # --- BOLT 4's vectors -----------------------------------------------------------------------------
 
 
-def bolt_4s_padding(hops: list[tuple[bytes, bytes]]) -> Callable[[bytes, int], bytes]:
-    """BOLT 4's padding, which is enciphered for the last hop: ours is not, and it alone differs."""
-
-    def padding(session_key: bytes, size: int) -> bytes:
-        _, secrets = keys.shared_secrets(session_key, [node_id for node_id, _ in hops])
-        stream = KeyStream(keys.hmac_sha256(b"rho", secrets[-1]))
-        stream.seek(len(write_bigsize(len(hops[-1][1]))) + len(hops[-1][1]) + HMAC)
-        return stream.xor(keys.chacha20(keys.hmac_sha256(b"pad", session_key), bytes(size)))
-
-    return padding
-
-
 @pytest.fixture
 def message_vector() -> Any:
     """BOLT 4's onion message: Alice → Bob → Carol → Dave, the first hop joined by override."""
     return load("bolt04", "blinded-onion-message-onion-test.json")
 
 
-def test_the_onion_message_of_bolt_4_is_built_to_the_byte(
-    message_vector: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_onion_message_of_bolt_4_is_built_to_the_byte(message_vector: Any) -> None:
     """BOLT 4's blinded-onion-message-onion-test.json: the same keys and payloads make the same packet."""
     hops = [
         (unhex(hop["blinded_node_id"]), messages.hop_payload(unhex(hop["encrypted_recipient_data"])))
@@ -70,9 +55,7 @@ def test_the_onion_message_of_bolt_4_is_built_to_the_byte(
     last = message_vector["route"]["hops"][-1]
     final = encode_tlvs({1: b"hello", 4: unhex(last["encrypted_recipient_data"])})
     hops[-1] = hops[-1][0], final
-    session_key = unhex(message_vector["generate"]["session_key"])
-    monkeypatch.setattr(onion, "_padding", bolt_4s_padding(hops))
-    packet = onion.build(session_key, hops)
+    packet = onion.build(unhex(message_vector["generate"]["session_key"]), hops)
     assert packet == unhex(message_vector["onionmessage"]["onion_message_packet"])
 
 
@@ -139,7 +122,6 @@ def test_the_payment_onion_of_bolt_4_is_built_and_peeled_to_the_byte(
 
     monkeypatch.setattr(keys, "hmac_sha256", with_associated_data)
     hops, packet = hops_of(payment_vector), unhex(payment_vector["onion"])
-    monkeypatch.setattr(onion, "_padding", bolt_4s_padding(hops))
     assert onion.build(unhex(payment_vector["generate"]["session_key"]), hops) == packet
     for node_secret, (_, payload) in zip(payment_vector["decode"], hops, strict=True):
         layer = peel_with(unhex(node_secret), packet)
@@ -241,6 +223,32 @@ def test_a_last_layer_opens_with_no_packet_in_between() -> None:
     layer, shared = last_behind(hops=2)
     assert onion.peel_last(layer, shared) == onion.peel(layer.next_packet, shared) == onion.Final(b"\x02")
     assert keys.ecdh(keys.multiply_secret(secret(2), layer.factor), layer.ephemeral) == shared
+
+
+@given(st.binary(max_size=1_400), st.binary(max_size=300), st.binary(max_size=40), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_a_last_layer_is_opened_or_refused_as_the_next_packet_is(
+    first: bytes, second: bytes, noise: bytes, end: bool
+) -> None:
+    """Whatever its plain text says: a payload of any length, or noise where that should stand."""
+    packet = onion.build(secret(5), [(node(1), first), (node(2), second)])
+    layer = peel_with(secret(1), packet)
+    assert isinstance(layer, onion.Forward)
+    shared = keys.ecdh(secret(2), onion.check_packet(layer.next_packet))
+    assert onion.peel_last(layer, shared) == onion.peel(layer.next_packet, shared) == onion.Final(second)
+    forged_data = keys.chacha20(
+        keys.hmac_sha256(b"rho", shared),
+        (noise + bytes(HMAC if end else 0)).ljust(len(layer.hop_data), b"\x07"),
+    )
+    hmac = keys.hmac_sha256(keys.hmac_sha256(b"mu", shared), forged_data)
+    layer = replace(layer, hop_data=forged_data, hmac=hmac)
+    whole: onion.Forward | onion.Final | None = None
+    last: onion.Final | None = None
+    with contextlib.suppress(BadOnion):
+        whole = onion.peel(layer.next_packet, shared)
+    with contextlib.suppress(BadOnion):
+        last = onion.peel_last(layer, shared)
+    assert last == (whole if isinstance(whole, onion.Final) else None)
 
 
 def test_a_layer_that_should_be_the_last_and_is_not_is_refused() -> None:

@@ -56,6 +56,19 @@ def test_a_letter_goes_by_its_key_while_it_has_no_number() -> None:
     assert [name for name, _ in turns.ordered(NODE, [(b"key", letter), (7, letter)])] == [7, b"key"]
 
 
+def test_a_letter_that_gets_a_number_is_the_same_letter() -> None:
+    """Handed over from memory and stored afterwards: it went out before, and leaves with its number."""
+    turns = Turns()
+    turns.handed_over(NODE, b"key")
+    for node, key in ((NODE, b"key"), (NODE, b"other"), (OTHER, b"key")):
+        turns.kept(node, key, 7)
+    assert turns.again(NODE, 7)
+    assert not turns.again(NODE, b"key")
+    assert not turns.again(OTHER, 7)
+    turns.forget(NODE, [7])
+    assert not turns.again(NODE, 7)
+
+
 def test_what_the_node_surely_got_is_forgotten() -> None:
     """A wallet that stays connected for months is handed letter after letter: none is remembered for good."""
     turns = Turns()

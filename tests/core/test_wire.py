@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,6 +147,38 @@ def test_a_tlv_stream_that_is_accepted_has_one_encoding(data: bytes) -> None:
         return
     assert encode_tlvs(records) == data
     assert list(records) == sorted(records)
+
+
+def read_slowly(data: bytes) -> dict[int, bytes]:
+    """A TLV stream by BOLT 1's words, each type and length by `read_bigsize`."""
+    records: dict[int, bytes] = {}
+    position = 0
+    while position < len(data):
+        type_, position = read_bigsize(data, position)
+        length, position = read_bigsize(data, position)
+        if position + length > len(data) or type_ <= max(records, default=-1):
+            raise BadTlvStream("cut short, or out of order")
+        records[type_] = data[position : position + length]
+        position += length
+    return records
+
+
+@given(
+    st.lists(
+        st.sampled_from((b"\xfc", b"\xfd\x00\xfd", b"\xfd", b"\xfe", b"\xff", bytes(300)))
+        | st.binary(max_size=3),
+        max_size=8,
+    ).map(b"".join)
+)
+def test_the_short_way_through_a_tlv_stream_leads_where_the_long_one_does(data: bytes) -> None:
+    """Types and lengths of one byte are read without `read_bigsize`: what is taken or refused is the same."""
+    found: dict[int, bytes] | None = None
+    expected: dict[int, bytes] | None = None
+    with contextlib.suppress(BadBigSize, BadTlvStream):
+        expected = read_slowly(data)
+    with contextlib.suppress(BadBigSize, BadTlvStream):
+        found = decode_tlvs(data)
+    assert found == expected
 
 
 @given(st.dictionaries(st.integers(0, MAX_U64), st.binary(max_size=300), max_size=6))
