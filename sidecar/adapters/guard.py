@@ -27,8 +27,9 @@ ANSWER_ROOM = 16_384
 MAX_ADDRESSES = 8
 """Addresses of one name that are tried."""
 
-MAX_LOOKUPS, MAX_LOOKUPS_A_NAME = 64, 4
-"""Names looked up at once. A lookup outlives its caller: a resolver may take half a minute to give up."""
+MAX_LOOKUPS, MAX_LOOKUPS_A_NAME = 256, 4
+"""Names looked up at once: more than POSTs that may be under way, for a lookup outlives its caller. A
+resolver may take half a minute to give up."""
 
 AddrInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[str | int, ...]]
 

@@ -43,7 +43,7 @@ class Line:
     """A channel with the macaroon to use on it; calls compare it to tell whether it was replaced."""
 
     channel: grpc.aio.Channel
-    macaroon: str
+    macaroon: str = field(repr=False)
     # Keyed by URI: to make one anew for each call would cost more than the call's own bookkeeping.
     _unary: dict[str, object] = field(default_factory=dict)
 
