@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.bench import core_report, growth_report, isolation_report, served_report, wake_report
+from tests.bench.children import ChildError
 from tests.bench.common import Report, machine, reach_table
+from tests.bench.core import WrongAnswer
+from tests.bench.isolation_scene import Unkept
 from tests.harness.building import BuildError
+from tests.harness.lnd_process import LndError
 
 BENCHMARKS: dict[str, Callable[[bool], Report]] = {
     "core": core_report.run,
@@ -22,6 +26,9 @@ BENCHMARKS: dict[str, Callable[[bool], Report]] = {
     "wake": wake_report.run,
 }
 """Each by its name; given whether to be quick, and so rough."""
+
+# What is missing, and how to come by it: programs to build, recordings to point to; and runs gone wrong.
+_SPOILT = (BuildError, pytest.skip.Exception, ChildError, LndError, WrongAnswer, Unkept)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,21 +42,27 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     where = machine()
     print(", ".join(f"{name} {value}" for name, value in where.items()), flush=True)
-    reports = []
+    reports: list[Report] = []
+    code = 0
     for name in chosen.names or BENCHMARKS:
         try:
             reports.append(BENCHMARKS[name](chosen.quick))
-        except (BuildError, pytest.skip.Exception) as absent:
-            # What is missing, and how to come by it: programs to build, recordings to point to.
-            print(absent, file=sys.stderr)
-            return 1
+        except _SPOILT as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            code = 1
+            break
+        except KeyboardInterrupt:
+            code = 130
+            break
         print(f"\n=== {name} ===\n{reports[-1].text}", flush=True)
-    print(f"\n=== reach ===\n{reach_table(reports)}")
-    if chosen.out is not None:
+    if reports:
+        # What was measured before is worth its time.
+        print(f"\n=== reach ===\n{reach_table(reports)}")
+    if chosen.out is not None and reports:
         found = {"machine": where, **{report.name: report.figures for report in reports}}
         found["reach"] = {each.what: [each.figure, each.bound] for report in reports for each in report.reach}
         chosen.out.write_text(json.dumps(found, indent=2) + "\n")
-    return 0
+    return code
 
 
 if __name__ == "__main__":

@@ -155,17 +155,18 @@ async def _round(
     case: Case, ours: tuple[Sidecar, Sidecar], each: int, *, backwards: bool
 ) -> dict[str, list[int]]:
     """Every contestant on the same questions; whose turn is first changes from round to round."""
-    asked, measured = case.ask(each), dict[str, list[int]]()
+    # One more, that each answers first: it is not counted.
+    asked, measured = case.ask(each + 1), dict[str, list[int]]()
     case.example = asked[-1]
     sizes: set[tuple[int, int]] = set()
     names = ["sidecar", "floor", "sidecar+signer", *(["ldk"] if case.ldk else [])]
     for name in reversed(names) if backwards else names:
         if name == "floor":
-            measured[name] = Floor(case.stored).serve(asked)
+            measured[name] = Floor(case.stored).serve(asked[1:])
             continue
         if name == "ldk" and case.ldk is not None:
             batch = case.ldk.serve()
-            times, answered = batch.times, batch.answered
+            times, answered = batch.times[1:], batch.answered
             case.bytes_in[name] = case.ldk.packet_bytes
         else:
             sidecar = ours[name == "sidecar+signer"]

@@ -63,7 +63,10 @@ def text(found: Sequence[Case]) -> str:
             row += f"{lane.microseconds(50):9.0f}{lane.microseconds(99):9.0f}"
             lines.append(row + _ratio(case, name, "ldk", 8) + _ratio(case, name, "floor", 9))
     lines += ["", *(f"{name}: {what}" for name, what in INCLUDES.items())]
-    lines.append("Times are processor time of the one thread at work; ratios are medians over rounds.")
+    lines.append(
+        "Times are processor time of the one thread at work; ratios are medians over rounds. Requests"
+    )
+    lines.append("and their reply paths are new to who is asked, but for the recorded two: these come again.")
     return "\n".join(lines)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import resource
 import shutil
@@ -29,6 +28,7 @@ from sidecar.allowances import Allowances, Defaults
 from sidecar.bindings import Bindings
 from sidecar.core.limits import Rate
 from sidecar.core.model import Limits
+from tests.bench.children import processor_seconds
 from tests.bench.growth_fill import Population, fill
 from tests.harness.redis_process import RedisProcess
 from tests.harness.sidecar_process import SidecarProcess
@@ -257,15 +257,10 @@ async def _started(stage: Stage, lnd: SimulatedLnd) -> Start:
         await sidecar.start(wait=False)
         await sidecar.line(lambda line: " ready: " in line, timeout=START_SECONDS)
         seconds = time.perf_counter() - began
-        return Start(seconds, _cpu_seconds(sidecar.pid), _resident(sidecar.pid))
+        return Start(seconds, processor_seconds(sidecar.pid), _resident(sidecar.pid))
     finally:
         await sidecar.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(pid: int) -> float:

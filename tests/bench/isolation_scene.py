@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from sidecar.core import keys, offers
 from sidecar.rpc import lightning_pb2 as ln
 from tests.bench import isolation_floods
+from tests.bench.children import processor_seconds
 from tests.bench.isolation import Cycle, Effort, Found, Round
 from tests.bench.isolation_floods import PEERS, Flood, Opener, Question, Target
 from tests.harness.sidecar_process import SidecarProcess
@@ -37,8 +38,6 @@ PATIENCE = 5.0
 
 _SETTLE = 0.3
 """Seconds for what a flood has left in hand, before the next round."""
-
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Unkept(Exception):
@@ -115,9 +114,9 @@ class Scene:
         for payer, _ in self._others:
             payer.told.clear()
         with no_garbage_collection():
-            before = _processor_seconds(self._sidecar.pid)
+            before = processor_seconds(self._sidecar.pid)
             sent = await self._stream(questions, [*self._scattered(effort, pool)])
-            used = _processor_seconds(self._sidecar.pid) - before
+            used = processor_seconds(self._sidecar.pid) - before
             await self._answered(questions)
         await asyncio.sleep(_SETTLE)
         return _judged(effort, questions, sent, used / effort.round)
@@ -196,11 +195,6 @@ def no_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 @asynccontextmanager

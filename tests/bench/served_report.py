@@ -28,9 +28,9 @@ _NOTES = (
     "lnd: LND alone forwards a packet of a request's size between two peers; nobody follows its stream.",
     "a second: with the JSON's `window` of requests under way at all times; the median of the rounds.",
     "p50, p99: from when a request was due until its answer came; they come at random, at half of the most",
-    "that the sidecar answers in that placement. alone: one request at a time. CPU: milliseconds of the",
-    "processor for each answered request, at half load; where that was not measured, at full. own is the",
-    "answerer's process, load the peers'.",
+    "that the sidecar answers in that placement; lost: what got no answer then, and is in neither. alone:",
+    "one request at a time. CPU: milliseconds of the processor for each answered request, at half load;",
+    "where that was not measured, at full. own is the answerer's process, load the peers'.",
     f"The bounds hold for {_SHAPE}, {JUDGED}: an operator's LND shares its cores with the sidecar. Apart",
     "tells whether LND waits for it. CPU is compared at one and the same rate; p99 is over LND's p99.",
     "Round trips to Redis: those that the answer waits for, to a tenth, for the server's own look every 5 s",
@@ -108,7 +108,7 @@ def text(found: Found) -> str:
 
 
 _HEAD = (
-    f"{'':22}{'a second':>9}{'p50 ms':>8}{'p99 ms':>8}{'alone p50':>10}"
+    f"{'':22}{'a second':>9}{'p50 ms':>8}{'p99 ms':>8}{'lost':>6}{'alone p50':>10}"
     f"{'CPU LND':>9}{'own':>6}{'redis':>7}{'load':>6}"
 )
 
@@ -117,6 +117,7 @@ def _row(key: tuple[str, str], lane: Lane) -> str:
     row = f"{key[0]:10}{key[1]:12}" + (f"{lane.a_second:9.1f}" if lane.full else " " * 9)
     latencies = lane.latencies()
     row += "".join(f"{quantile(latencies, each) * 1000:8.1f}" if latencies else " " * 8 for each in (50, 99))
+    row += f"{lane.lost:6}" if latencies else " " * 6
     row += f"{quantile(lane.alone[0].latencies, 50) * 1000:10.1f}" if lane.alone else " " * 10
     half = bool(lane.half)
     for who, width in zip(_WHO, (9, 6, 7, 6), strict=True):
@@ -146,6 +147,7 @@ def reach(found: Found) -> list[Reach]:
         *rows,
         Reach(f"LND's {per_request} / with the cheapest", ours.used("lnd") / theirs.used("lnd"), 1.1),
         Reach("p99 at half load / LND's forwarding", p99, 3),
+        Reach("requests at half load that got no answer", ours.lost + private.lost, 0),
         Reach("sidecar's CPU / LND's CPU per request", ours.used("own") / ours.used("lnd"), 0.3),
         Reach("signer calls on the way in", round(way_in, 1), 1),
         Reach("signer calls on the way out", round(way_out, 1), 1),

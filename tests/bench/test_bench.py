@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.core import keys
 from sidecar.core.paths import BlindedHop, BlindedPath, SciddirIntroduction
 from tests.bench import __main__ as program
 from tests.bench import core, core_report, ldk_server, questions
@@ -95,6 +96,24 @@ def test_an_answer_to_another_request_stops_the_run(stored: Stored) -> None:
         core.check(question, stored, Answered(answered.answer, answered.forwarded))
 
 
+def test_nothing_is_known_of_a_question_before_it_is_asked(stored: Stored) -> None:
+    """Who made it, checked it or answered it before has left its points in the core's cache."""
+
+    async def parsed() -> list[int]:
+        sidecar = Sidecar(stored)
+        await sidecar.start()
+        asked = [sidecar.receive(question) for question in questions.made(stored, "private-2", 3)]
+        found = []
+        for _ in range(2):
+            times, _ = await sidecar.serve(asked)
+            assert len(times) == len(asked) - 1
+            found.append(keys._point.cache_info().misses)
+        return found
+
+    once, again = asyncio.run(parsed())
+    assert once == again > 3 * 5
+
+
 def test_the_questions_of_a_case_are_all_different(stored: Stored) -> None:
     """What a server remembers of one payer must not help it with the next."""
     for shape in questions.SHAPES:
@@ -139,6 +158,27 @@ def test_what_was_not_reached_is_said() -> None:
     found = [Reach("speed", 2, 2.5, at_least=True), Reach("cost", 1.1, 1.2), Reach("bytes", 2, 1.5)]
     lines = reach_table([Report("x", {}, "", found)]).splitlines()[1:]
     assert ["falls short" in line for line in lines] == [True, False, True]
+
+
+def test_what_was_measured_before_a_run_went_wrong_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A failure and Ctrl-C: no traceback, and the figures of the benchmarks before."""
+
+    def fails(_: bool) -> Report:
+        raise WrongAnswer("an answer to something else")
+
+    def interrupted(_: bool) -> Report:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(program.BENCHMARKS, "growth", lambda _: Report("growth", {"size": 7}, "a table"))
+    for wrong, code in ((fails, 1), (interrupted, 130)):
+        monkeypatch.setitem(program.BENCHMARKS, "core", wrong)
+        out = tmp_path / f"{code}.json"
+        assert program.main(["growth", "core", "wake", "--out", str(out)]) == code
+        assert '"size": 7' in out.read_text()
+        assert '"wake"' not in out.read_text()
+    assert capsys.readouterr().err == "core: an answer to something else\n"
 
 
 def test_the_command_says_which_vectors_it_misses(

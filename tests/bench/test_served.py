@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -159,6 +160,7 @@ def test_the_bounds_are_held_against_medians_and_one_and_the_same_rate() -> None
         "answered / the cheapest, LND on a core of its own": 1.0,
         "LND's CPU per answered request / with the cheapest": 1.1,
         "p99 at half load / LND's forwarding": 2.5,
+        "requests at half load that got no answer": 0,
         "sidecar's CPU / LND's CPU per request": 0.3,
         "signer calls on the way in": 1.0,
         "signer calls on the way out": 1.0,
@@ -174,6 +176,15 @@ def test_a_second_signer_call_on_the_way_in_would_be_seen() -> None:
     reach = {each.what: each.reached for each in served_report.reach(made)}
     assert not reach["signer calls on the way in"]
     assert reach["signer calls on the way out"]
+
+
+def test_what_got_no_answer_falls_short_by_itself() -> None:
+    """It has no latency: without it, who answers none but the easy ones would look fast."""
+    made = found()
+    lane = made.placed["shared"].lanes["sidecar", "announced"]
+    lane.half.append(replace(lane.half[0], answered=99))
+    short = [each.what for each in served_report.reach(made) if not each.reached]
+    assert "requests at half load that got no answer" in short
 
 
 def test_the_table_and_the_json_have_every_lane() -> None:

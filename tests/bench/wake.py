@@ -229,9 +229,11 @@ async def measure(scenes: Sequence[Scene], rounds: int) -> list[Compared]:
             await one_round(push, QUICK_SCENES[0], dead=False)  # what is met for the first time
             for scene in scenes:
                 compared = Compared(scene)
-                for _ in range(rounds):
-                    compared.without.append(await one_round(push, scene, dead=False))
-                    compared.with_dead.append(await one_round(push, scene, dead=True))
+                for number in range(rounds):
+                    # Whose turn is first changes.
+                    for dead in (False, True) if number % 2 == 0 else (True, False):
+                        found_now = await one_round(push, scene, dead=dead)
+                        (compared.with_dead if dead else compared.without).append(found_now)
                 if not found:
                     compared.given_up = await given_up(push, scene)
                 found.append(compared)

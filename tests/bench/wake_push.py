@@ -23,6 +23,7 @@ from tests.harness.push_service import Notification, PushService, hang
 
 DOMAIN = "push.test"
 CA_FILE = "push-ca.pem"
+_STOP_SECONDS = 10.0
 
 
 class _Arrivals(asyncio.Queue[Notification]):
@@ -105,7 +106,11 @@ async def push_process(directory: Path) -> AsyncIterator[PushProcess]:
         yield PushProcess(ports, directory / CA_FILE, process)
     finally:
         process.stdin.close()
-        await process.wait()
+        try:
+            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 if __name__ == "__main__":
