@@ -46,6 +46,9 @@ MOST_TAGS = 1 << 17
 KEYLESS = frozenset({"TIME", "WAITAOF", "SCAN"})
 """Commands of ours that have no key."""
 
+SCRIPTED = frozenset({"EVALSHA", "EVAL", "EVALSHA_RO", "EVAL_RO"})
+"""Commands whose first key stands behind the script and the number of keys."""
+
 
 @dataclass(slots=True)
 class _Part:
@@ -264,7 +267,7 @@ def _host(named: str | None, asked: HostPort) -> str:
 def _key(command: Command) -> Argument | None:
     if command[0] in KEYLESS:
         return None
-    return command[3] if command[0] in ("EVALSHA", "EVAL") else command[1]
+    return command[3] if command[0] in SCRIPTED else command[1]
 
 
 def _parts(commands: Sequence[Command]) -> list[_Part]:

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 
 from sidecar.adapters.redis_masters import Argument, Command, Masters, unavailable
 from sidecar.core.errors import (
@@ -105,6 +105,7 @@ class RedisLink:
         self._waitaof = waitaof
         self._worked = False
         self._failing = ""
+        self._asking = "_RO"
         self._writers = asyncio.Semaphore(writers)
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
 
@@ -135,15 +136,26 @@ class RedisLink:
             return await self._read(masters or self._masters, commands, atomic=atomic)
 
     async def ask(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        """What a script answers that changes nothing."""
+        """What a script answers that changes nothing.
+
+        Since Redis 7 as one that can't: then it is not held up while a failover holds up changes.
+        """
+        call = script.by_hash
         with self._noticed("reads"):
-            try:
-                (reply,) = await self._read(self._masters, [script.by_hash(keys, args)])
-            except StoreUnavailable as error:
-                if not isinstance(error.__cause__, NoScriptError):
-                    raise
-                (reply,) = await self._read(self._masters, [script.by_text(keys, args)])
-        return reply
+            while True:
+                name, *rest = call(keys, args)
+                asking = self._asking
+                try:
+                    (reply,) = await self._read(self._masters, [(f"{name!s}{asking}", *rest)])
+                except StoreUnavailable as error:
+                    if isinstance(error.__cause__, NoScriptError) and call != script.by_text:
+                        call = script.by_text
+                    elif asking and _is_unknown(error.__cause__):
+                        self._asking = ""
+                    else:
+                        raise
+                else:
+                    return reply
 
     async def _read(
         self, masters: Masters, commands: Sequence[Command], *, atomic: bool = False
@@ -268,3 +280,8 @@ class RedisLink:
         if fsynced and int(fsynced[0][0]) < 1:
             raise StoreUnavailable(f"Redis did not get a change onto its disk within {FSYNC_TIMEOUT_MS} ms")
         return reply
+
+
+def _is_unknown(error: BaseException | None) -> bool:
+    """Whether Redis does not know a command, or not for this user."""
+    return isinstance(error, NoPermissionError) or "unknown command" in str(error).lower()

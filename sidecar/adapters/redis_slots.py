@@ -1,5 +1,6 @@
 """What a client has in its slots, in Redis (redis_records.py says where), and out of it."""
 
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,12 @@ _LOADED = tuple(
     )
 )
 """What load.lua reads of a client, in its order."""
+
+MOST_BYTES = 1 << 20
+"""Bytes of an invoice with its path that are unpacked: far more than one message can bring."""
+
+_ENTRY = re.compile(rb"(\d{1,15}):(\d{1,15}):(\d{1,15}):(\d{1,15}):(\d{1,15}):(.*)", re.DOTALL)
+"""What the scripts take for an entry, in numbers that Lua has, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,14 @@ class SlotIndex:
 @readable
 def to_index(record: Record) -> SlotIndex:
     """The slots in a client's record. Raises StoreUnavailable if we did not write it."""
-    return SlotIndex({int(name): _to_entry(entry) for name, entry in record.items() if name.isdigit()})
+    slots = {}
+    for name, entry in record.items():
+        if name.isdigit():
+            # The scripts would take `07` for another slot than `7`.
+            if name[:1] == b"0" and name != b"0":
+                raise ValueError(f"a slot {name.decode()}")
+            slots[int(name)] = _to_entry(entry)
+    return SlotIndex(slots)
 
 
 @readable
@@ -59,7 +73,10 @@ def to_slot_entry(entry: bytes) -> SlotEntry:
 
 
 def _to_entry(entry: bytes) -> SlotEntry:
-    *numbers, nonce = entry.split(b":", 5)
+    found = _ENTRY.fullmatch(entry)
+    if found is None:
+        raise ValueError("a slot's entry is not ours")
+    *numbers, nonce = found.groups()
     size, expires_at, mark_until, issued_at_ms, created_at = map(int, numbers)
     tag = OfferTag(issued_at_ms=issued_at_ms, nonce=nonce)
     return SlotEntry(size, expires_at, mark_until, SlotMark(tag=tag, created_at=created_at))
@@ -79,6 +96,8 @@ def packed_invoice(invoice: StoredInvoice) -> bytes:
 def to_invoice(slot: int, entry: SlotEntry, packed: bytes) -> StoredInvoice:
     """The invoice from both its parts. Raises StoreUnavailable if they are not of one."""
     created_at, stored_at, family, path_size, deflated = packed.split(b":", 4)
+    if entry.size > MOST_BYTES:
+        raise ValueError(f"the entry of slot {slot} counts {entry.size} bytes")
     inflate = zlib.decompressobj()
     # One byte more than there may be, and no more: what is in an import may claim to be anything.
     body, path_end = inflate.decompress(deflated, entry.size + 1), int(path_size)

@@ -116,12 +116,14 @@ async def test_a_key_that_we_do_not_have_is_refused(key: str) -> None:
         (b"name", b"00" * 10, "is no name"),
         (b"slots", b"1000000000", "slots: 1000000000 is not allowed"),
         (b"requests_per_second", b"nan", "requests_per_second: nan is not allowed"),
+        (b"0", b"+1:2:3:4:5:nonce", "entry is not ours"),
+        (b"00", b"1:2:3:4:5:nonce", "a slot 00"),
     ],
 )
 async def test_a_client_that_could_not_have_been_added_is_refused(
     field: bytes, value: bytes, said: str
 ) -> None:
-    """A name that could be an id or speak to a terminal, a limit beyond all bounds or that is no number."""
+    """A name that could be an id, a limit that is none, a slot that the scripts would refuse for ever."""
     fields = {b"name": b"alice", b"state": b"active", b"generation": b"1", b"created_at": b"1"}
     fields[field] = value
     hex_id = "00" * 10

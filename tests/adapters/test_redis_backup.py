@@ -158,23 +158,30 @@ async def test_a_client_that_is_removed_meanwhile_is_in_it_or_not(
     assert await backup._client(stays.client_id, b"stays") != []
 
 
-async def test_a_slot_that_is_used_first_while_a_client_is_read_is_read_too(
-    store: RedisStore, backup: RedisBackup, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", [":2", "nodes"])
+async def test_what_comes_first_while_a_client_is_read_is_read_too(
+    store: RedisStore, backup: RedisBackup, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """The list of slots is read before them: one that came in between is not forgotten."""
+    """What is to be read is known before: a slot or a node that came in between is not forgotten."""
     client = a_client()
     await store.add_client(client)
+
+    async def came_late() -> object:
+        if what == ":2":
+            return await store.save(client.client_id, an_invoice(2), until())
+        return await store.bind(client.client_id, a_node(), BoundBy.OPERATOR)
+
     read = backup._link.read
     written: list[object] = []
 
     async def read_late(*commands: tuple[str, ...], atomic: bool = False) -> object:
         if atomic and not written:
-            written.append(await store.save(client.client_id, an_invoice(2), until()))
+            written.append(await came_late())
         return await read(*commands, atomic=atomic)
 
     monkeypatch.setattr(backup._link, "read", read_late)
     found = {record.key.rpartition("}")[2] for record in await backup._client(client.client_id, b"alice")}
-    assert found == {"", "names", ":2"}
+    assert found == {"", "names", what}
 
 
 async def test_long_records_are_written_in_parts(

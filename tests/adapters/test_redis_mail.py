@@ -95,6 +95,10 @@ async def test_an_empty_or_forgotten_mailbox_leaves_no_key(
     await mailbox.drop_mail(client, [kept.number])
     assert server.command("EXISTS", *mail) == 0
     await mailbox.keep(client, a_letter(), PLENTY, ROOM)
+    server.command("DEL", *mail[:2])  # as when the last letter ends
+    assert (await mailbox.keep(client, a_letter(age_ms=PLENTY.ttl * 1_000), PLENTY, ROOM)).use.letters == 0
+    assert server.command("EXISTS", *mail) == 0
+    await mailbox.keep(client, a_letter(), PLENTY, ROOM)
     await store.revoke_client(client)
     assert server.command("EXISTS", *mail) == 0
     await store.remove_client(client)

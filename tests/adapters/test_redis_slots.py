@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.adapters.redis_records import unpacked
-from sidecar.adapters.redis_slots import SlotEntry, packed_invoice, to_index, to_invoice, to_slot_entry
+from sidecar.adapters.redis_slots import (
+    MOST_BYTES,
+    SlotEntry,
+    packed_invoice,
+    to_index,
+    to_invoice,
+    to_slot_entry,
+)
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.core.errors import StoreUnavailable
 from sidecar.core.model import (
@@ -81,6 +88,32 @@ def test_a_slot_that_is_not_its_entrys_is_not_read() -> None:
     ):
         with pytest.raises(StoreUnavailable, match="can't be read"):
             to_invoice(0, other, slot)
+
+
+@pytest.mark.parametrize("size", [b"+5", b"-5", b" 5", b"1_0", b"", b"5.0", b"5\n", b"1" * 16])
+def test_an_entry_that_the_scripts_would_not_take_is_not_read(size: bytes) -> None:
+    """What Python takes for a number is more than what Lua's patterns do: one of both would count it."""
+    rest = b":2:3:4:5:nonce\n"
+    assert to_slot_entry(b"5" + rest).mark.tag.nonce == b"nonce\n"
+    with pytest.raises(StoreUnavailable, match="can't be read"):
+        to_slot_entry(size + rest)
+
+
+def test_a_slot_has_one_name() -> None:
+    """The scripts count `07` beside `7`: it is not ours."""
+    line = b"1:2:3:4:5:nonce"
+    assert list(to_index({b"0": line, b"10": line}).slots) == [0, 10]
+    for name in (b"07", b"00"):
+        with pytest.raises(StoreUnavailable, match="can't be read"):
+            to_index({name: line})
+
+
+def test_what_claims_to_be_large_is_not_unpacked_at_all() -> None:
+    """Nor may the entry itself say that there are gigabytes: more than a message brings is not ours."""
+    for size, said in ((MOST_BYTES, "has 2 bytes"), (MOST_BYTES + 1, f"counts {MOST_BYTES + 1} bytes")):
+        entry = SlotEntry(size, 0, 0, SlotMark(OfferTag(0, b""), 0))
+        with pytest.raises(StoreUnavailable, match=said):
+            to_invoice(0, entry, b"1:1:ldk:0:" + zlib.compress(b"ab"))
 
 
 def test_what_claims_to_be_small_is_not_unpacked_beyond_that() -> None:

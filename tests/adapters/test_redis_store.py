@@ -14,7 +14,14 @@ import pytest
 from sidecar.adapters import redis_connect, redis_link, redis_store
 from sidecar.adapters.redis_masters import OneMaster
 from sidecar.adapters.redis_store import RedisStore
-from sidecar.core.errors import NodeTaken, NoSuchClient, SlotOutOfRange, StaleInvoice, StoreUnavailable
+from sidecar.core.errors import (
+    NodeTaken,
+    NoSuchClient,
+    SlotOutOfRange,
+    StaleInvoice,
+    StaleOffer,
+    StoreUnavailable,
+)
 from sidecar.core.model import (
     BoundBy,
     Client,
@@ -107,6 +114,9 @@ async def test_an_invoice_that_has_ended_is_not_kept_and_its_mark_is(store: Redi
     assert await store.save(client.client_id, ended, until()) == Usage(0, 0)
     mark = SlotMark(invoice.tag, invoice.created_at)
     assert await store.load(client.client_id, 0) == Loaded(client, mark, None)
+    await store.save(client.client_id, invoice, until())
+    assert await store.save(client.client_id, ended, until()) == Usage(0, 0)
+    assert await store.load(client.client_id, 0) == Loaded(client, mark, None)
     with pytest.raises(StaleInvoice):
         await store.save(client.client_id, replace(invoice, created_at=invoice.created_at - 1), until())
 
@@ -122,6 +132,21 @@ async def test_a_slot_whose_mark_has_ended_is_forgotten(store: RedisStore, serve
     fields = server.command("HKEYS", key_of(client))
     assert isinstance(fields, list)
     assert [name for name in fields if name.isdigit()] == [b"2"]
+
+
+async def test_a_mark_outlives_its_invoice_whatever_comes_to_other_slots(store: RedisStore) -> None:
+    """A replay is refused until the mark's own end, though the slot is empty; then the slot is as new."""
+    client, old, ended = a_client(), an_invoice(1), an_invoice(2)
+    new, past = replace(old, tag=later(old.tag)), old.stored_at - 1
+    await store.add_client(client)
+    await store.save(client.client_id, replace(new, expires_at=past), until())
+    await store.save(client.client_id, replace(ended, expires_at=past), past)
+    assert await store.save(client.client_id, an_invoice(3), until()) == Usage(1, 1_000)
+    with pytest.raises(StaleOffer):
+        await store.save(client.client_id, old, until())
+    earlier = replace(ended, tag=replace(ended.tag, issued_at_ms=ended.tag.issued_at_ms - 1))
+    await store.save(client.client_id, replace(earlier, expires_at=past), past)
+    await store.save(client.client_id, replace(earlier, created_at=ended.created_at - 1), until())
 
 
 async def test_slots_beyond_a_lowered_quota_still_count(store: RedisStore, server: Server) -> None:
@@ -353,6 +378,39 @@ async def test_a_redis_that_forgot_the_scripts_is_taught_again(store: RedisStore
     assert (await store.load(client.client_id, 0)).client == client
 
 
+async def test_a_load_goes_on_while_changes_are_held_up(
+    new_redis: Path, servers: Servers, store_on: StoreOn
+) -> None:
+    """A failover that was ordered holds them up (CLIENT PAUSE WRITE): payers need not wait for its end."""
+    server, client = servers.start(new_redis, *SAFE), a_client()
+    store = store_on(server)
+    await store.add_client(client)
+    server.command("CLIENT", "PAUSE", "60000", "WRITE")
+    async with asyncio.timeout(3):
+        assert (await store.load(client.client_id, 0)).client == client
+        assert await store.terms() == {client.client_id: Terms(client.quota, paused=False)}
+        server.command("SCRIPT", "FLUSH")
+        assert (await store.load(client.client_id, 0)).client == client
+    saving = asyncio.create_task(store.save(client.client_id, an_invoice(), until()))
+    assert not (await asyncio.wait({saving}, timeout=0.05))[0]
+    server.command("CLIENT", "UNPAUSE")
+    assert (await saving).slots == 1
+
+
+async def test_a_user_who_may_not_ask_that_way_asks_as_before_redis_7(
+    new_redis: Path, servers: Servers, store_on: StoreOn
+) -> None:
+    """Rights that were given command by command go on to be enough; where none are, Redis's word is heard."""
+    server, client = servers.start(new_redis, *SAFE), a_client()
+    store = store_on(server)
+    await store.add_client(client)
+    server.command("ACL", "SETUSER", "default", "-evalsha_ro", "-eval_ro")
+    assert (await store.load(client.client_id, 0)).client == client
+    server.command("ACL", "SETUSER", "default", "-@scripting")
+    with pytest.raises(StoreUnavailable, match="no permissions"):
+        await store.load(client.client_id, 0)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -364,6 +422,7 @@ async def test_a_redis_that_forgot_the_scripts_is_taught_again(store: RedisStore
         ("HSET", "", "0", "1:2:3"),
         ("HSET", "", "0", "1000:9999999999:9999999999:1:yesterday:nonce"),
         ("HSET", "", "0", "999:9999999999:9999999999:1:1:nonce"),
+        ("HSET", "", "0", "+1000:9999999999:9999999999:1:1:nonce"),
         ("SET", ":0", "1:1:ICQ:0:junk"),
         ("SETRANGE", ":0", "40", "junk"),
         ("SET", "", "not a hash"),
