@@ -27,65 +27,75 @@ local kept_at_ms, ends_ms = tonumber(ARGV[4]), tonumber(ARGV[5])
 local max_letters, max_bytes = tonumber(client[2] or ARGV[8]), tonumber(client[3] or ARGV[9])
 local room = math.max(0, tonumber(ARGV[10]))
 
--- What is there: the rest of this queue, and of the whole mailbox, in one pass.
+-- What is there, in one pass: of this queue also each letter, in arrays side by side, for it may have to go.
+-- A table for each, and the senders' hex looked at, would take twice as long.
 local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local gone, mine = {}, {}
+local gone, numbers, senders, sizes, kept_at, end_at = {}, {}, {}, {}, {}, {}
 local letters, bytes, newest_ms, last_end_ms = 0, 0, 0, 0
 local queue_letters, queue_bytes, grown = 0, 0, 0
+local match, find, max, number_of = string.match, string.find, math.max, tonumber
 local index = redis.call('HGETALL', KEYS[3])
 for i = 1, #index, 2 do
-  local q, s, n, kept, ends, k = string.match(index[i + 1], '^(%a+):(%x*):(%d+):(%d+):(%d+):(%x*)$')
+  local entry = index[i + 1]
+  local q, s, n, kept, ends, k = match(entry, '^(%a+):([^:]*):(%d+):(%d+):(%d+):()')
   if not q then
     return redis.error_reply('ERR the mailbox holds an entry that is not ours')
   end
-  local letter = {number = tonumber(index[i]), sender = s, size = tonumber(n), kept = tonumber(kept),
-    ends = tonumber(ends)}
-  if letter.ends <= now_ms then
-    table.insert(gone, letter.number)
-  elseif q == queue and k == key then
-    table.insert(gone, letter.number)
-    grown = grown - letter.size
+  n, kept, ends = number_of(n), number_of(kept), number_of(ends)
+  if ends <= now_ms then
+    table.insert(gone, index[i])
+  elseif q == queue and #entry == k + #key - 1 and find(entry, key, k, true) == k then
+    table.insert(gone, index[i])
+    grown = grown - n
   else
-    letters, bytes = letters + 1, bytes + letter.size
+    letters, bytes = letters + 1, bytes + n
     if q == queue then
-      table.insert(mine, letter)
-      queue_letters, queue_bytes = queue_letters + 1, queue_bytes + letter.size
+      queue_letters, queue_bytes = queue_letters + 1, queue_bytes + n
+      numbers[queue_letters], senders[queue_letters] = tonumber(index[i]), s
+      sizes[queue_letters], kept_at[queue_letters], end_at[queue_letters] = n, kept, ends
     else
-      newest_ms = math.max(newest_ms, letter.kept)
-      last_end_ms = math.max(last_end_ms, letter.ends)
+      newest_ms, last_end_ms = max(newest_ms, kept), max(last_end_ms, ends)
     end
   end
 end
-table.sort(mine, function(a, b) return a.number < b.number end)
 
 -- The new letter counts before anybody makes room for it.
 letters, bytes, grown = letters + 1, bytes + size, grown + size
 queue_letters, queue_bytes = queue_letters + 1, queue_bytes + size
 
-local dropped = 0
+-- The places of a sender's letters, the oldest last.
+local function places_of(s)
+  local found = {}
+  for place, each in ipairs(senders) do
+    if each == s then
+      table.insert(found, place)
+    end
+  end
+  table.sort(found, function(a, b) return numbers[a] > numbers[b] end)
+  return found
+end
+
+local dropped = {}
 local function crowded_by_bytes()
   return queue_bytes > max_bytes or grown > room
 end
 if crowded_by_bytes() or queue_letters > max_letters then
-  -- Per sender: its letters and bytes, and which of its letters is the oldest that is left.
-  local senders, order = {}, {}
-  for position, letter in ipairs(mine) do
-    local s = senders[letter.sender]
-    if not s then
-      s = {letters = 0, bytes = 0, held = {}, first = 1}
-      senders[letter.sender] = s
-      table.insert(order, s)
+  -- Per sender: its letters and bytes, and the number of the oldest letter that is left.
+  local own = {letters = 1, bytes = size, oldest = math.huge}
+  local shares = {[sender] = own}
+  for place = 1, #senders do
+    local s, number = senders[place], numbers[place]
+    local share = shares[s]
+    if not share then
+      share = {letters = 0, bytes = 0, oldest = number}
+      shares[s] = share
     end
-    s.letters, s.bytes = s.letters + 1, s.bytes + letter.size
-    table.insert(s.held, position)
+    share.letters, share.bytes = share.letters + 1, share.bytes + sizes[place]
+    if number < share.oldest then
+      share.oldest = number
+    end
   end
-  local own = senders[sender]
-  if not own then
-    own = {letters = 0, bytes = 0, held = {}, first = 1}
-    table.insert(order, own)
-  end
-  own.letters, own.bytes = own.letters + 1, own.bytes + size
 
   while true do
     -- Weighed by what there is too much of: many small letters must not push out a large one,
@@ -99,31 +109,32 @@ if crowded_by_bytes() or queue_letters > max_letters then
       break
     end
     -- Of several that are equally heavy the new letter's own sender, else the one of the oldest letter.
-    local heaviest = own
-    for _, s in ipairs(order) do
-      if s[weight] > heaviest[weight] or (s[weight] == heaviest[weight] and heaviest ~= own
-          and s.held[s.first] < heaviest.held[heaviest.first]) then
-        heaviest = s
+    local heaviest, who = own, sender
+    for s, share in pairs(shares) do
+      if share[weight] > heaviest[weight] or (share[weight] == heaviest[weight] and heaviest ~= own
+          and share.oldest < heaviest.oldest) then
+        heaviest, who = share, s
       end
     end
-    local position = heaviest.held[heaviest.first]
-    if not position then
+    heaviest.places = heaviest.places or places_of(who)
+    local place = table.remove(heaviest.places)
+    if not place then
       return {'mailbox-full'}
     end
-    local letter = mine[position]
-    letter.dropped = true
-    table.insert(gone, letter.number)
-    dropped = dropped + 1
-    heaviest.first = heaviest.first + 1
-    heaviest.letters, heaviest.bytes = heaviest.letters - 1, heaviest.bytes - letter.size
-    letters, bytes, grown = letters - 1, bytes - letter.size, grown - letter.size
-    queue_letters, queue_bytes = queue_letters - 1, queue_bytes - letter.size
+    dropped[place] = true
+    table.insert(gone, numbers[place])
+    heaviest.oldest = numbers[heaviest.places[#heaviest.places]] or math.huge
+    heaviest.letters, heaviest.bytes = heaviest.letters - 1, heaviest.bytes - sizes[place]
+    letters, bytes, grown = letters - 1, bytes - sizes[place], grown - sizes[place]
+    queue_letters, queue_bytes = queue_letters - 1, queue_bytes - sizes[place]
   end
 end
-for _, letter in ipairs(mine) do
-  if not letter.dropped then
-    newest_ms = math.max(newest_ms, letter.kept)
-    last_end_ms = math.max(last_end_ms, letter.ends)
+local dropped_letters = 0
+for place, kept in ipairs(kept_at) do
+  if dropped[place] then
+    dropped_letters = dropped_letters + 1
+  else
+    newest_ms, last_end_ms = max(newest_ms, kept), max(last_end_ms, end_at[place])
   end
 end
 
@@ -149,4 +160,4 @@ if KEYS[4] and letters > 0 then
 elseif KEYS[4] then
   redis.call('HDEL', KEYS[4], ARGV[11])
 end
-return {'ok', number, letters, bytes, newest_ms, number, dropped}
+return {'ok', number, letters, bytes, newest_ms, number, dropped_letters}
