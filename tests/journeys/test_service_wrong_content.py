@@ -223,7 +223,7 @@ REQUESTS: dict[str, tuple[Callable[[Cast], bytes], str]] = {
     "wrong signature": (lambda cast: wrongly_signed(make_invoice_request(cast.offer)), "bad-signature"),
     "another offer of the same paths": (
         lambda cast: make_invoice_request(
-            offers.read_offer_fields(cast.offer.records | {offers.OFFER_ISSUER: b"mallory"})
+            offers.read_offer_fields({**cast.offer.records, offers.OFFER_ISSUER: b"mallory"})
         ),
         "wrong-offer",
     ),
