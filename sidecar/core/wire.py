@@ -79,7 +79,7 @@ def encode_tlv(type_: int, value: bytes) -> bytes:
     size = len(value)
     if type_ < 0xFD and size < 0xFD:
         return bytes((type_, size)) + value
-    return write_bigsize(type_) + write_bigsize(len(value)) + value
+    return write_bigsize(type_) + write_bigsize(size) + value
 
 
 def encode_tlvs(records: Mapping[int, bytes]) -> bytes:
