@@ -17,6 +17,7 @@ from pathlib import Path
 from sidecar.core import keys, messages, offers, onion, static_invoices
 from sidecar.core.messages import FinalPayload
 from tests.bench import questions
+from tests.bench.common import quantile
 from tests.bench.contestants import Answered, Floor, Sidecar
 from tests.bench.ldk_server import SHAPES, LdkServer
 from tests.bench.questions import Question, Stored
@@ -45,7 +46,7 @@ class Lane:
 
     def microseconds(self, percent: int) -> float:
         """A percentile."""
-        return statistics.quantiles(self.all, n=100)[percent - 1] / 1_000
+        return quantile(self.all, percent) / 1_000
 
 
 def _rate(times: Sequence[int]) -> float:

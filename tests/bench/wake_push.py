@@ -1,29 +1,24 @@
-"""Push services for the benchmark, in a process of their own: one that works, and three kinds of dead ones.
-
-`python -m tests.bench.wake_push DIRECTORY` says its ports in one line of JSON. For each line that it is
-given it says what came since: the number of each notification, and when, by the system's monotonic clock.
-"""
+"""Push services for the benchmark, in a process of their own: a good one, and three kinds of dead ones."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import ssl
-import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trustme
 
+from tests.bench.children import Child, serve
 from tests.harness.push_service import Notification, PushService, hang
 
 DOMAIN = "push.test"
 CA_FILE = "push-ca.pem"
-_STOP_SECONDS = 10.0
 
 
 class _Arrivals(asyncio.Queue[Notification]):
@@ -57,21 +52,35 @@ def _held(*, listens: bool) -> socket.socket:
     return made
 
 
-async def _serve(directory: Path) -> None:
-    ca = trustme.CA()
-    refusing, speechless = _held(listens=False), _held(listens=True)
-    async with _Service(directory, ca) as living, _Service(directory, ca) as mute:
+class _Pushes:
+    """All of them, started when it is told where their files go."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+        self._arrivals = _Arrivals()
+
+    async def start(self, told: dict[str, Any]) -> dict[str, Any]:
+        """`directory`; says the port of each."""
+        ca, directory = trustme.CA(), Path(told["directory"])
+        living, mute = [
+            await self._stack.enter_async_context(_Service(directory, ca)) for _ in ("living", "mute")
+        ]
         mute.behaviour = hang
-        ports = {
+        self._arrivals = living.arrivals
+        refusing, speechless = (
+            self._stack.enter_context(_held(listens=listens)) for listens in (False, True)
+        )
+        return {
             "living": living.port,
             "refuses": refusing.getsockname()[1],
             "never answers": mute.port,
             "TLS hangs": speechless.getsockname()[1],
         }
-        print(json.dumps(ports), flush=True)
-        while await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps(living.arrivals.seen), flush=True)
-            living.arrivals.seen.clear()
+
+    async def arrived(self, _: dict[str, Any]) -> dict[str, Any]:
+        """The number of each notification that came since, and when, by the system's monotonic clock."""
+        seen, self._arrivals.seen = self._arrivals.seen, []
+        return {"seen": seen}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,38 +89,27 @@ class PushProcess:
 
     ports: dict[str, int]
     ca_file: Path
-    _process: asyncio.subprocess.Process
+    _child: Child
 
     async def arrived(self) -> dict[int, float]:
         """What the living service got since it was asked last: number → when."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(b"\n")
-        return dict(json.loads(await self._process.stdout.readline()))
+        return dict((await self._child.ask("arrived"))["seen"])
 
 
 @asynccontextmanager
 async def push_process(directory: Path) -> AsyncIterator[PushProcess]:
-    """Start it, and end it by closing its input."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.bench.wake_push", str(directory)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=1 << 20,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        ports = json.loads(await process.stdout.readline())
-        yield PushProcess(ports, directory / CA_FILE, process)
-    finally:
-        process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+    """Start it, and end it."""
+    async with Child("tests.bench.wake_push") as child:
+        ports = await child.ask("start", directory=str(directory))
+        yield PushProcess(ports, directory / CA_FILE, child)
+
+
+async def main() -> None:
+    """Serve until stdin is closed."""
+    async with AsyncExitStack() as stack:
+        pushes = _Pushes(stack)
+        await serve({"start": pushes.start, "arrived": pushes.arrived})
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    asyncio.run(main())
