@@ -27,6 +27,7 @@ class Cooldowns:
         self._nodes: Bounded[bytes, dict[str, _Cooldown]] = Bounded(most)
         # What waits, by the order of asking: the cooldowns of it end in about that order too.
         self._waiting: dict[tuple[bytes, str], _Cooldown] = {}
+        self._lost = 0
 
     def ask(self, node_id: bytes, method: str, now_ms: int) -> bool:
         """Whether a node may be told now, which opens a cooldown; else it is due when that one ends."""
@@ -63,12 +64,19 @@ class Cooldowns:
         for method in self._nodes.pop(node_id, {}):
             self._waiting.pop((node_id, method), None)
 
+    def take_lost(self) -> int:
+        """How much that waited was forgotten, since this was asked last."""
+        lost, self._lost = self._lost, 0
+        return lost
+
     def _open(self, node_id: bytes, method: str, now_ms: int) -> None:
         methods = self._nodes.get(node_id, {})
         methods[method] = _Cooldown(now_ms)
         self._waiting.pop((node_id, method), None)
         if node_id not in self._nodes and len(self._nodes) >= self._most:
+            waiting = len(self._waiting)
             self.end(next(iter(self._nodes)))
+            self._lost += waiting - len(self._waiting)
         self._nodes[node_id] = methods
 
     def _over(self, cooldown: _Cooldown, now_ms: int) -> bool:

@@ -213,6 +213,8 @@ class RedisFacts:
     """What a running Redis says of itself.
 
     `judgement` is how it is called, or why it is refused; `refused` tells which. Bytes for memory.
+    `replicas` follow in all, and `replicas_least` that master of a Cluster that has fewest; a change must
+    have reached `replicas_wanted`.
     """
 
     judgement: str
@@ -224,6 +226,8 @@ class RedisFacts:
     aof_rewrite_failed: bool = False
     snapshot_failed: bool = False
     replicas: int = 0
+    replicas_least: int = 0
+    replicas_wanted: int = 0
     ahead: float = 0.0
 
 
@@ -235,10 +239,23 @@ def redis(facts: RedisFacts) -> list[Finding]:
     replicas = f", {facts.replicas} replicas" if facts.replicas else ""
     return [
         ok("redis", facts.judgement + replicas),
+        *_replicas(facts),
         _memory(facts),
         _persistence(facts),
         clock_by_redis(facts.ahead),
     ]
+
+
+def _replicas(facts: RedisFacts) -> list[Finding]:
+    name, there, wanted = "redis.replicas", facts.replicas_least, facts.replicas_wanted
+    if not wanted:
+        return []
+    if there < wanted:
+        advice = "start them and look at their logs (`INFO replication`), or lower redis.replicas"
+        return [
+            failure(name, f"{there} of the {wanted} that must have each change follow: none is taken", advice)
+        ]
+    return [ok(name, f"{there} follow, {wanted} must have each change")]
 
 
 def _memory(facts: RedisFacts) -> Finding:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from sidecar.core.diagnosis import Finding, failure, info, ok, warning
+from sidecar.core.model import Role
 
 QUEUE_HIGH = 500
 """Onion messages in the queue above which they come faster than they are handled; it holds 1,000."""
@@ -24,14 +25,17 @@ class Answer(Enum):
 class ServerFacts:
     """What the running server told. `text` says why it told nothing, `advice` what to do about that.
 
-    `outcomes` counts what became of each webhook's last notification, by slug; `resting` the webhooks
-    that failed so often that they are let be for now.
+    `role` is the value of a model.Role, or empty of an older server; `leader` the name of the one that leads,
+    empty while it is not known. `outcomes` counts what became of each webhook's last notification, by slug;
+    `resting` the webhooks that failed so often that they are let be for now.
     """
 
     answer: Answer
     text: str = ""
     advice: str = ""
     version: str = ""
+    role: str = ""
+    leader: str = ""
     stream_up: bool = False
     queued: int = 0
     counters: Mapping[str, int] = field(default_factory=dict)
@@ -47,7 +51,7 @@ def server(facts: ServerFacts, own_version: str | None) -> list[Finding]:
     if facts.answer is not Answer.RUNNING:
         return [failure("server", facts.text, facts.advice or "look at its log, and restart it")]
     about = [] if own_version is None else [_version(facts.version, own_version)]
-    return [*about, _stream(facts), *_losses(facts), webhooks(facts)]
+    return [*about, *_role(facts), _stream(facts), *_losses(facts), webhooks(facts)]
 
 
 def _version(running: str, own: str) -> Finding:
@@ -92,6 +96,23 @@ _UNREACHED = "look whether it runs with admin.listen and whether a firewall is i
 
 
 # --- what it does -----------------------------------------------------------------------------------
+
+
+def _role(facts: ServerFacts) -> list[Finding]:
+    name = "server.role"
+    if not facts.role:
+        return []
+    if facts.role == Role.LEADS.value:
+        return [ok(name, f"it leads, as {facts.leader}" if facts.leader else "it leads")]
+    if facts.leader:
+        return [ok(name, f"it stands by: {facts.leader} leads, and takes changes")]
+    return [
+        warning(
+            name,
+            "it stands by, and knows of no other that leads",
+            "one leads once LND streams to it and Redis keeps its changes: see the lines about both here",
+        )
+    ]
 
 
 def _stream(facts: ServerFacts) -> Finding:

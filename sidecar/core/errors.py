@@ -15,18 +15,19 @@
     │   ├── WrongOfferPaths, WrongOffer, InvoiceExpired, WrongChain, InvoiceTooLarge
     │   ├── NoInvoiceYet, ContentNotServed
     │   ├── LspsRefused, TooManyWebhooks, BoundOtherwise
-    │   └── RateLimited, Repeated, NotForUs, PathToSelf
+    │   └── RateLimited, Repeated, Replayed, NotForUs, PathToSelf
     ├── Undeliverable             a message that could not be handed on
     │   ├── PeerNotConnected, UnknownScid, NoRoute
     │   └── MailboxFull, NotNotified
     ├── Unavailable               what passes: wait, and go on
-    │   └── LndUnavailable, ModeChanged, StoreUnavailable
+    │   ├── LndUnavailable, ModeChanged
+    │   └── StoreUnavailable, BadRecord, NotLeading
     └── OperatorError             what only the operator can mend; its text says how
         ├── ConfigError, LndSetupError, LndDenied, StoreSetupError
         ├── NameTaken, BadName, NoSuchClient, NodeTaken, NodeUnknown, BadNodeId
         ├── BadWebhook, NoSuchWebhook, NoSuchInvoice
         ├── BadExport, StoreNotEmpty
-        └── ServerNotRunning, ServerTooOld, AdminDenied, BadToken
+        └── ServerNotRunning, ServerTooOld, StandsBy, AdminDenied, BadToken
 
 `reason` is the slug under which an error is logged and counted. Messages may be shown to an
 operator. None is sent to a peer but those of BadWebhook and lsps0.RpcError, which hold no URL.
@@ -309,6 +310,12 @@ class Repeated(Refused):
     reason = "repeated"
 
 
+class Replayed(Refused):
+    """A message that the sidecar that led before may have answered, and whose answer is another each time."""
+
+    reason = "replayed"
+
+
 class NotForUs(Refused):
     """An onion message whose last hop is LND itself: none of our paths ends there."""
 
@@ -389,6 +396,18 @@ class StoreUnavailable(Unavailable):
     """Redis does not answer, or can't write."""
 
     reason = "store-unavailable"
+
+
+class BadRecord(StoreUnavailable):
+    """A record in Redis that this sidecar did not write so: whom it is of can't be served."""
+
+    reason = "bad-record"
+
+
+class NotLeading(StoreUnavailable):
+    """Another sidecar leads, or may by now: this one may change nothing of what wallets leave."""
+
+    reason = "not-leading"
 
 
 # --- what the operator can mend -----------------------------------------------------------------
@@ -500,6 +519,12 @@ class ServerTooOld(OperatorError):
     """The running server does not know a call that the command makes."""
 
     reason = "server-too-old"
+
+
+class StandsBy(OperatorError):
+    """A change was asked of a server that stands by: the one that leads must make it."""
+
+    reason = "stands-by"
 
 
 class AdminDenied(OperatorError):

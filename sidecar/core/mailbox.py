@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from sidecar.core.bounded import Bounded
+
 SENDER_OVERHEAD = 33 + 33 + 33
 """Bytes that a letter counts besides its onion: the node ids of both ends, and the path_key."""
 
@@ -78,6 +80,14 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a letter is on disk. Its number is one of that client's: another one's letters have the same."""
+
+    client_id: bytes
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class LetterNote:
     """A letter without what it says; `size` is what counts against the limits."""
 
@@ -88,7 +98,8 @@ class LetterNote:
     kept_at_ms: int
 
 
-_GONE = MailUse(letters=0, bytes=0, newest_ms=0, change=1 << 62)
+_GONE = 1_000
+"""Mailboxes that are gone and still remembered: longer than an answer about one can be under way."""
 
 
 class MailUses:
@@ -96,6 +107,7 @@ class MailUses:
 
     def __init__(self) -> None:
         self._uses: dict[bytes, MailUse] = {}
+        self._gone: Bounded[bytes, None] = Bounded(_GONE)
         self.bytes = 0
 
     def note(self, client_id: bytes, use: MailUse) -> None:
@@ -104,14 +116,16 @@ class MailUses:
         Of two changes at once the earlier one's answer may come last.
         """
         before = self._uses.get(client_id)
-        if before is not None and use.change < before.change:
+        if client_id in self._gone or (before is not None and use.change < before.change):
             return
         self.bytes += use.bytes - (before.bytes if before else 0)
         self._uses[client_id] = use
 
     def forget(self, client_id: bytes) -> None:
         """A mailbox is gone for good."""
-        self.note(client_id, _GONE)
+        if (before := self._uses.pop(client_id, None)) is not None:
+            self.bytes -= before.bytes
+        self._gone[client_id] = None
 
     def of(self, client_id: bytes) -> MailUse | None:
         """What waits for a client; None for nothing."""

@@ -27,6 +27,14 @@ MIN_TTL, MAX_TTL = 60, 3_650 * 86_400
 MAX_RATE, MAX_BURST = 1_000_000, 10_000
 MAX_A_MINUTE = 100_000
 MAX_LETTERS = 10_000
+MAX_REPLICAS = 10
+
+
+class Role(Enum):
+    """What a server does among those beside one LND."""
+
+    LEADS = "leads"
+    STANDS_BY = "stands by"
 
 
 class Family(Enum):

@@ -22,7 +22,7 @@ from sidecar.core.offers import (
     offer_fields,
     read_offer_fields,
 )
-from sidecar.core.wire import decode_tlvs, read_tu64, refuse_unknown_even
+from sidecar.core.wire import MAX_U64, decode_tlvs, read_tu64, refuse_unknown_even
 
 MAX_STATIC_INVOICE = 5_120
 """Bytes; what LDK's own server takes."""
@@ -133,7 +133,8 @@ def _read_static_invoice(records: dict[int, bytes]) -> StaticInvoice:
     created_at = read_tu64(records[INVOICE_CREATED_AT])
     relative = records.get(INVOICE_RELATIVE_EXPIRY)
     seconds = DEFAULT_RELATIVE_EXPIRY if relative is None else read_tu64(relative, 4)
-    return StaticInvoice(records, offer, created_at, created_at + seconds)
+    # A wallet may date it to the end of time: no later moment can be told in an API of ours.
+    return StaticInvoice(records, offer, created_at, min(created_at + seconds, MAX_U64))
 
 
 def _count_blindedpay(value: bytes) -> int:

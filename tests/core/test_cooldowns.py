@@ -137,3 +137,15 @@ def test_no_node_is_told_twice_within_a_cooldown_and_none_is_left_waiting(
     told += [now + LENGTH for _ in cooldowns.due(now + LENGTH)]
     assert all(later - earlier >= LENGTH for earlier, later in itertools.pairwise(told))
     assert not asked or told[-1] >= asked
+
+
+def test_what_waited_and_was_forgotten_is_told_once() -> None:
+    """For a counter; a node that connects is not forgotten, it needs no wake-up."""
+    cooldowns = Cooldowns(LENGTH, most=2)
+    for number in range(5):
+        node_id = number.to_bytes(33, "big")
+        cooldowns.ask(node_id, "wake", NOW)
+        if number != 1:
+            cooldowns.ask(node_id, "wake", NOW)
+    cooldowns.end(node_id)
+    assert [cooldowns.take_lost(), cooldowns.take_lost()] == [2, 0]

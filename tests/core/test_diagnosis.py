@@ -9,6 +9,7 @@ from sidecar.core import diagnosis, diagnosis_lnd, diagnosis_server
 from sidecar.core.diagnosis import DirectoryFact, FileFact, Finding, Level, RedisFacts
 from sidecar.core.diagnosis_lnd import Line, ReachFacts, Wallet
 from sidecar.core.diagnosis_server import Answer, ServerFacts
+from sidecar.core.model import Role
 
 OK, INFO, WARNING, FAILURE = Level.OK, Level.INFO, Level.WARNING, Level.FAILURE
 DAY = 86_400
@@ -284,6 +285,27 @@ def test_a_server_that_tells_nothing_has_one_line(answer: Answer, level: Level, 
     assert list(found) == ["server"]
     assert found["server"].level is level
     assert advice in found["server"].advice
+
+
+@pytest.mark.parametrize(
+    ("role", "leader", "level", "seen"),
+    [
+        (Role.LEADS, "left", OK, "it leads, as left"),
+        (Role.LEADS, "", OK, "it leads"),
+        (Role.STANDS_BY, "left", OK, "it stands by: left leads, and takes changes"),
+        (Role.STANDS_BY, "", WARNING, "it stands by, and knows of no other that leads"),
+    ],
+)
+def test_who_leads_is_told(role: Role, leader: str, level: Level, seen: str) -> None:
+    """Of several sidecars beside one LND; that nobody does is worth a word."""
+    found = server(replace(RUNNING, role=role.value, leader=leader))["server.role"]
+    assert (found.level, found.seen) == (level, seen)
+    assert bool(found.advice) is (level is WARNING)
+
+
+def test_of_a_server_that_knows_no_roles_nothing_is_told() -> None:
+    """It is of an earlier version, and serves."""
+    assert "server.role" not in server(RUNNING)
 
 
 def test_what_a_refusal_says_to_do_is_the_advice() -> None:

@@ -36,6 +36,15 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "sidecar.ports",
     ),
     "sidecar.lsps": ("sidecar.core", "sidecar.ports"),
+    "sidecar.lease": ("sidecar.core", "sidecar.ports"),
+    "sidecar.standby": (),
+    "sidecar.leading": (
+        "sidecar.core",
+        "sidecar.lease",
+        "sidecar.mailroom",
+        "sidecar.ports",
+        "sidecar.standby",
+    ),
     "sidecar.service": (
         "sidecar.allowances",
         "sidecar.core",
@@ -86,6 +95,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "sidecar.core",
         "sidecar.courier",
         "sidecar.doctor",
+        "sidecar.leading",
         "sidecar.lsps",
         "sidecar.mailroom",
         "sidecar.meeting",

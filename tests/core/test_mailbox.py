@@ -46,3 +46,13 @@ def test_all_mailboxes_are_summed() -> None:
     uses.note(BOB, use(0, change=2))
     assert list(uses.filled()) == [(ALICE, use(2, change=2))]
     assert (uses.letters(), uses.bytes) == (2, 200)
+
+
+def test_clients_that_come_and_go_leave_nothing_behind() -> None:
+    """An operator's program may add and remove a client for each of its users, for years."""
+    uses = MailUses()
+    for number in range(5_000):
+        client_id = number.to_bytes(10, "big")
+        uses.note(client_id, MailUse(letters=1, bytes=10, newest_ms=1, change=1))
+        uses.forget(client_id)
+    assert (uses.bytes, len(uses._uses), len(uses._gone)) == (0, 0, 1_000)

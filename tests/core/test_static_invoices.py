@@ -119,6 +119,12 @@ def test_an_invoice_that_breaks_a_rule_is_refused(changes: Changes, why: str) ->
     assert why
 
 
+def test_an_invoice_that_never_ends_ends_with_the_numbers() -> None:
+    """created_at may be any u64: what it is added to must still be one, for the operator is told of it."""
+    latest = (1 << 64) - 1
+    assert read({statics.INVOICE_CREATED_AT: b"\xff" * 8}).expires_at == latest
+
+
 @pytest.mark.parametrize("chain", [MAINNET, bolt12.CHAINS["signet"], None])
 def test_an_invoice_for_another_chain_is_refused(chain: bytes | None) -> None:
     """The chain is this node's; where none is named, bitcoin is meant (BOLT 12)."""

@@ -1,12 +1,15 @@
 """The order in which a mailbox is handed over."""
 
+import random
+from collections.abc import Hashable
+
 from sidecar.core.mailbox import Letter, Queue
 from sidecar.core.turns import Turns
 
 NODE, OTHER = b"\x02" * 33, b"\x03" * 33
 
 
-def letters(kinds: str) -> list[tuple[int | bytes, Letter]]:
+def letters(kinds: str) -> list[tuple[Hashable, Letter]]:
     """One for each character, numbered from 0: `r` for a request, `m` for a message."""
     return [
         (number, Letter(Queue.REQUESTS if kind == "r" else Queue.MESSAGES, NODE, b"", b"", b"", b"", 0))
@@ -14,7 +17,7 @@ def letters(kinds: str) -> list[tuple[int | bytes, Letter]]:
     ]
 
 
-def order(turns: Turns, kinds: str, node: bytes = NODE) -> list[int | bytes]:
+def order(turns: Turns, kinds: str, node: bytes = NODE) -> list[Hashable]:
     """The names of the letters, as they go out."""
     return [name for name, _ in turns.ordered(node, letters(kinds))]
 
@@ -77,3 +80,30 @@ def test_what_the_node_surely_got_is_forgotten() -> None:
     turns.forget(NODE, [1, b"key"])
     turns.forget(OTHER, [2])
     assert [turns.again(NODE, name) for name in (1, 2)] == [False, True]
+
+
+def test_what_is_remembered_is_bounded_over_all_nodes() -> None:
+    """Letters that were pushed out before their node came back are never proved: the oldest node's go."""
+    turns = Turns(most=10)
+    for node in range(100):
+        for name in range(3):
+            turns.handed_over(bytes([node]), name)
+    assert (turns._letters, list(turns._times)) == (9, [bytes([node]) for node in (97, 98, 99)])
+
+
+def test_no_way_in_which_a_letter_is_forgotten_is_counted_wrong() -> None:
+    """Else the bound would drift, and let go of everything or of nothing in the end."""
+    chance, turns = random.Random(66), Turns(most=30)
+    for _ in range(5_000):
+        node, name = bytes([chance.randrange(6)]), chance.randrange(20)
+        match chance.randrange(4):
+            case 0:
+                turns.forget(node, [name, b"key"])
+            case 1:
+                turns.kept(node, b"key", name)
+            case 2:
+                turns.ordered(node, letters("m" * name))
+            case _:
+                turns.handed_over(node, chance.choice((name, b"key")))
+        assert turns._letters == sum(map(len, turns._times.values())) <= 30
+        assert all(turns._times.values())

@@ -1,8 +1,10 @@
 """Proof of life: which letters a node surely got, and when it is asleep behind a connection that stands."""
 
+from collections.abc import Hashable
+
 import pytest
 
-from sidecar.core.watch import PROOF_AFTER_MS, SILENT_AFTER_MS, Watch
+from sidecar.core.watch import MOST_SENT, PROOF_AFTER_MS, SILENT_AFTER_MS, Watch
 
 SECOND = 1_000
 
@@ -15,7 +17,7 @@ def watch_of(*letters: int) -> Watch:
     return watch
 
 
-def looks(watch: Watch, *seen: tuple[int, int]) -> list[list[int | bytes]]:
+def looks(watch: Watch, *seen: tuple[int, int]) -> list[list[Hashable]]:
     """What each look at (seconds, bytes) proved."""
     return [watch.looked(count, at * SECOND) for at, count in seen]
 
@@ -104,3 +106,10 @@ def test_a_letter_from_memory_is_watched_on_under_its_number() -> None:
     assert watch.heard(PROOF_AFTER_MS) == [7]
     watch.kept(b"never sent", 8)
     assert 8 not in watch
+
+
+def test_a_flood_at_a_node_that_gives_no_sign_is_bounded() -> None:
+    """LND may need minutes to notice: what was sent first is forgotten, and may go out once more."""
+    watch = watch_of(*range(MOST_SENT + 10))
+    assert len(watch) == MOST_SENT
+    assert (10 in watch, 11 in watch) == (False, True)
