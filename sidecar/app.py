@@ -180,7 +180,12 @@ async def _open_store(settings: Settings, node_id: bytes, timings: Timings) -> R
             try:
                 redis = settings.redis
                 return await open_store(
-                    redis.read_url(), settings.datadir, node_id, redis.durability, timings
+                    redis.read_url(),
+                    settings.datadir,
+                    node_id,
+                    redis.durability,
+                    timings,
+                    replicas=redis.replicas,
                 )
             except StoreUnavailable as error:
                 if not said:

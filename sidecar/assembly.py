@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -17,9 +18,11 @@ from sidecar.adapters.admin_client import admin_socket_path
 from sidecar.adapters.admin_server import AdminServer, start_admin
 from sidecar.adapters.admin_tcp import TcpAddress
 from sidecar.adapters.admin_webhooks import WebhooksService
+from sidecar.adapters.clock import SystemClock
 from sidecar.adapters.dialler import Dialler
 from sidecar.adapters.graph import LndGraph
 from sidecar.adapters.lnd import Lnd, LndNodeKey, LndSigner, NodeInfo, backoff
+from sidecar.adapters.locks import succeed
 from sidecar.adapters.monitoring import Monitoring
 from sidecar.adapters.onions import CustomOnions, NativeOnions
 from sidecar.adapters.peers import CustomLsps, LndPeers, NativeLsps
@@ -31,18 +34,26 @@ from sidecar.bindings import Bindings
 from sidecar.clients import RunningClients
 from sidecar.config import Settings
 from sidecar.core import bolt12, paths
-from sidecar.core.errors import LndDenied, ModeChanged, NoSuchClient, SidecarError, StoreUnavailable
+from sidecar.core.errors import (
+    LndDenied,
+    ModeChanged,
+    NoSuchClient,
+    NotLeading,
+    SidecarError,
+    StoreUnavailable,
+)
 from sidecar.core.keys import SidecarKeys
 from sidecar.core.limits import Rate
 from sidecar.core.model import Client, TimestampForm
 from sidecar.core.server import ServerSettings, StaticInvoiceServer
 from sidecar.courier import Courier
 from sidecar.doctor import SelfLook
+from sidecar.leading import Leading
 from sidecar.lsps import LspsService, LspsSettings
 from sidecar.mailroom import Mailroom
 from sidecar.meeting import Meeting
 from sidecar.peeler import Peeler
-from sidecar.ports import LspsTransport, OnionTransport
+from sidecar.ports import OnionTransport
 from sidecar.problems import Problems
 from sidecar.report import AtWork, Onions, Report
 from sidecar.service import SidecarService
@@ -54,14 +65,6 @@ REFRESH_EVERY = 30
 
 TIDY_EVERY = 3_600
 """Seconds between looks for webhooks that nothing speaks for any more."""
-
-
-class SystemClock:
-    """The machine's clock. Fulfils ports.Clock."""
-
-    def now_ms(self) -> int:
-        """Milliseconds since the epoch."""
-        return time.time_ns() // 1_000_000
 
 
 class RequestPaths:
@@ -118,6 +121,7 @@ class Sidecar:
         self._transport: Onions | None = None
         self._mailroom: Mailroom | None = None
         self._listening: AdminServer | None = None
+        self._lsps_transport: NativeLsps | CustomLsps | None = None
         self._service: asyncio.Task[None] | None = None
         self._problems = Problems(SystemClock())
         self._server = StaticInvoiceServer(
@@ -130,6 +134,16 @@ class Sidecar:
         self._bindings = Bindings(store, self._counters)
         self._allowances = Allowances(store, _defaults(settings), self._counters)
         self._clients = RunningClients(self._bindings, self._allowances, lambda: self._mailroom)
+        self._leading = Leading(
+            store.lease,
+            name=settings.lease.name or socket.gethostname(),
+            seconds=settings.lease.time,
+            hears=self._stream_up,
+            refresh=self._clients.refresh,
+            dropped=self._count,
+        )
+        self._lease = self._leading.lease
+        store.fence_by(self._lease.confirmed)
         self._vitals = Vitals(store, stream_up=self._stream_up, allowed=self._allowed)
         self._notifier = self._new_notifier()
         self._lsps = LspsService(
@@ -149,6 +163,8 @@ class Sidecar:
             redis=store.description,
             durability=settings.redis.durability,
             mail_bytes_allowed=lambda: self._allowances.defaults.mail_total_bytes,
+            leads=lambda: self._lease.leads,
+            leader=lambda: self._lease.leader,
             started_at_ms=SystemClock().now_ms(),
         )
 
@@ -179,9 +195,11 @@ class Sidecar:
             self._listening = await self._listen()
             stack.push_async_callback(self._listening.stop)
             stack.push_async_callback(self._dialler.aclose)
+            former = stack.enter_context(succeed(self._settings.datadir / "holder", self._leading.holder))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._vitals.run())
                 tasks.create_task(self._notifier.run())
+                tasks.create_task(self._lease.run(former))
                 tasks.create_task(self._keep_clients())
                 tasks.create_task(self._keep_webhooks_tidy())
                 tasks.create_task(self._serve())
@@ -216,6 +234,8 @@ class Sidecar:
             ),
             tcp=_tcp_address(self._settings),
             ready=lambda: self._vitals.ready,
+            # While nobody is known to lead there is nobody to disagree with: LND is away for all.
+            standing_by=lambda: None if self._lease.leads else self._lease.leader or None,
         )
 
     def reload(self, settings: Settings) -> None:
@@ -224,10 +244,15 @@ class Sidecar:
 
     async def finish(self) -> None:
         """Take no more messages and calls, and return when what was taken is done."""
+        # First of all: it leads on with LND's stream closed.
+        releasing = asyncio.create_task(self._leading.release(self._service))
         if self._transport is not None:
             self._transport.finish()
+        if isinstance(self._lsps_transport, NativeLsps):
+            self._lsps_transport.finish()
         if self._listening is not None:
             await self._listening.stop(grace=1)
+        await releasing
         if self._service is not None:
             await asyncio.wait([self._service])
         if self._mailroom is not None:
@@ -243,16 +268,18 @@ class Sidecar:
                 self._info = await self._meeting.again(self._info)
             except* LndDenied as denied:
                 await self._meeting.refused(denied)
+            except* NotLeading:
+                pass  # it stands by now, with streams that begin anew
 
     async def _serve_lnd(self) -> None:
         transport, lsps = self._transports()
+        onions, requests = self._leading.streams(transport.receive, lsps.receive)
         mailroom = self._mailroom = self._new_mailroom(transport)
         service = self._new_service(transport, mailroom)
         async with asyncio.TaskGroup() as tasks:
-            self._service = tasks.create_task(service.run())
-            tasks.create_task(mailroom.run())
-            tasks.create_task(self._lsps.run(lsps))
-            tasks.create_task(self._say_ready(transport))
+            self._service = tasks.create_task(service.run(onions.receive(), onions.dealt_with))
+            tasks.create_task(self._lsps.run(lsps, requests.receive(), requests.dealt_with))
+            tasks.create_task(self._leading.run(transport.up, mailroom, self._say_ready))
 
     def _new_service(self, transport: Onions, mailroom: Mailroom) -> SidecarService:
         lnd_key = LndNodeKey(self._lnd)
@@ -279,13 +306,16 @@ class Sidecar:
             counters=self._counters,
             timings=self._monitoring.timings,
             problem=self._problems.note,
+            leading=self._lease.confirmed,
+            not_replaced=self._lease.not_replaced,
         )
 
-    def _transports(self) -> tuple[Onions, LspsTransport]:
+    def _transports(self) -> tuple[Onions, NativeLsps | CustomLsps]:
         if self._info.mode == "native":
             self._transport = NativeOnions(self._lnd, self._count, died=self._stream_died)
-            return self._transport, NativeLsps(self._lnd, self._count)
-        lsps = CustomLsps(self._lnd, self._count)
+            self._lsps_transport = NativeLsps(self._lnd, self._count)
+            return self._transport, self._lsps_transport
+        lsps = self._lsps_transport = CustomLsps(self._lnd, self._count)
         self._transport = CustomOnions(self._lnd, self._count, others=lsps.take, died=self._stream_died)
         return self._transport, lsps
 
@@ -345,8 +375,7 @@ class Sidecar:
 
     # --- saying what is -----------------------------------------------------------------------------
 
-    async def _say_ready(self, transport: Onions) -> None:
-        await transport.up.wait()
+    def _say_ready(self) -> None:
         info, settings = self._info, self._settings
         # One sentence, and not fields: it is what an operator waits for.
         log.info(

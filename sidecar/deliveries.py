@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from sidecar.core.errors import SidecarError, StoreUnavailable
+from sidecar.core.errors import BadRecord, SidecarError, StoreUnavailable
 from sidecar.core.limits import Rate, TokenBuckets
-from sidecar.core.mailbox import Letter, Queue
+from sidecar.core.mailbox import Letter, Place, Queue
 from sidecar.core.turns import Turns
 from sidecar.core.watch import Watch
 from sidecar.ports import Clock, MailStore
@@ -35,7 +35,8 @@ class Connection:
 
     `watch` holds what was sent over it. While `delivering`, a letter that comes sets `more` and goes
     out next. `repeats`: it may be handed what earlier connections were. `woken_at_ms`: the node gave no
-    sign, and was woken.
+    sign, and was woken. `queueing`: the task that waits for its place among the deliveries. Times are
+    the steady clock's.
     """
 
     since_ms: int
@@ -45,6 +46,14 @@ class Connection:
     more: bool = False
     repeats: bool = False
     woken_at_ms: int | None = None
+    queueing: asyncio.Task[None] | None = None
+
+    def end(self) -> None:
+        """Hand over nothing more on it."""
+        self.ended = True
+        # A node may come and go a thousand times before there is a place: each would wait for one.
+        if self.queueing is not None:
+            self.queueing.cancel()
 
 
 class Deliveries:
@@ -54,7 +63,7 @@ class Deliveries:
         self,
         *,
         store: MailStore,
-        send: Callable[[Letter, int | bytes, Connection], Awaitable[bool]],
+        send: Callable[[Letter, Hashable, Connection], Awaitable[bool]],
         in_memory: Callable[[bytes], Sequence[Letter]],
         turns: Turns,
         clock: Clock,
@@ -85,8 +94,11 @@ class Deliveries:
             while connection.more and not connection.ended:
                 # What comes from now on is in what is read, or noted as more.
                 connection.more = False
-                async with self._at_once:
+                await self._queue(connection)
+                try:
                     held_back = await self._hand_over_all(node, client_id, connection)
+                finally:
+                    self._at_once.release()
                 while held_back and not connection.more and not connection.ended:
                     if self._rate.take(node, self._clock.now_ms()):
                         connection.repeats = connection.more = True
@@ -98,12 +110,23 @@ class Deliveries:
         finally:
             connection.delivering = False
 
+    async def _queue(self, connection: Connection) -> None:
+        """Wait for a place; cancelled when the connection ends before there is one."""
+        connection.queueing = asyncio.current_task()
+        try:
+            await self._at_once.acquire()
+        finally:
+            connection.queueing = None
+
     async def _hand_over_all(self, node: bytes, client_id: bytes, connection: Connection) -> bool:
         """Hand over what may go now. Whether letters are left that have to wait. Raises LndUnavailable."""
-        letters: list[tuple[int | bytes, Letter]] = []
+        letters: list[tuple[Hashable, Letter]] = []
         away = False
         try:
-            letters += await self._store.mail(client_id)
+            kept = await self._store.mail(client_id)
+            letters += ((Place(client_id, number), letter) for number, letter in kept)
+        except BadRecord as error:
+            self._counters[f"mail.undelivered.{error.reason}"] += 1
         except StoreUnavailable:
             away = True
         letters += ((letter.key, letter) for letter in self._in_memory(node))

@@ -35,6 +35,7 @@ from sidecar.core.errors import (
     StoreSetupError,
     StoreUnavailable,
 )
+from sidecar.core.webhooks import printable
 
 T = TypeVar("T")
 
@@ -178,7 +179,9 @@ async def _redis(settings: Settings, now: Callable[[], float]) -> tuple[RedisFac
     if url is None and socket is None:
         return "the embedded one is not running"
     try:
-        facts, directory = await doctor_redis.examine(url, socket, settings.redis.durability, now)
+        facts, directory = await doctor_redis.examine(
+            url, socket, settings.redis.durability, now, replicas=settings.redis.replicas
+        )
     except StoreUnavailable as error:
         if url is None:
             return "the embedded one is not running"
@@ -249,6 +252,8 @@ def _ask_server(settings: Settings, now: float) -> ServerFacts:
     return ServerFacts(
         Answer.RUNNING,
         version=status.version,
+        role=status.role,
+        leader=printable(status.leader),
         stream_up=status.stream_up,
         queued=status.queued,
         counters=dict(status.counters),

@@ -6,7 +6,7 @@ one of the places at work, and what it sets first is not kept last.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from sidecar.core.errors import (
     BadWebhook,
     LspsRefused,
     NoSuchWebhook,
+    NotLeading,
     OperatorError,
     RateLimited,
     SidecarError,
@@ -83,24 +84,33 @@ class LspsService:
         self._changing = asyncio.Lock()
         self._complained = False
 
-    async def run(self, transport: LspsTransport) -> None:
-        """Serve peers until cancelled."""
+    async def run(
+        self,
+        transport: LspsTransport,
+        stream: AsyncIterator[tuple[bytes, bytes]] | None = None,
+        dealt_with: Callable[[tuple[bytes, bytes]], None] = lambda _: None,
+    ) -> None:
+        """Serve peers until cancelled, or until the stream ends: the transport's, where no other is given.
+
+        `dealt_with` is told of each message that was answered, or refused.
+        """
         at_once = asyncio.Semaphore(MAX_AT_ONCE)
         try:
             async with asyncio.TaskGroup() as tasks:
-                async for peer, payload in transport.receive():
+                async for peer, payload in stream or transport.receive():
                     self.counters["lsps.received"] += 1
                     waiting = self._waiting.get(peer)
                     too_many = waiting is not None and len(waiting) >= MAX_WAITING
                     if too_many or not self._peers.take(peer, self._clock.now_ms()):
                         self.counters[f"dropped.{RateLimited.reason}"] += 1
+                        dealt_with((peer, payload))
                         continue
                     if waiting is not None:
                         waiting.append(payload)
                         continue
                     await at_once.acquire()
                     self._waiting[peer] = deque([payload])
-                    task = tasks.create_task(self._serve(peer, transport))
+                    task = tasks.create_task(self._serve(peer, transport, dealt_with))
                     task.add_done_callback(lambda _: at_once.release())
         finally:
             self._waiting.clear()
@@ -146,12 +156,22 @@ class LspsService:
 
     # --- requests ---------------------------------------------------------------------------------
 
-    async def _serve(self, peer: bytes, transport: LspsTransport) -> None:
+    async def _serve(
+        self, peer: bytes, transport: LspsTransport, dealt_with: Callable[[tuple[bytes, bytes]], None]
+    ) -> None:
         waiting = self._waiting[peer]
         try:
             while waiting:
-                answer = await self._answer(peer, waiting.popleft())
-                if answer is not None and not await self._send(transport, peer, answer):
+                payload = waiting.popleft()
+                try:
+                    answer = await self._answer(peer, payload)
+                except NotLeading as error:
+                    # With nothing changed: it is for whoever leads, and not dealt with.
+                    self.counters[f"dropped.{error.reason}"] += 1
+                    continue
+                taken = answer is None or await self._send(transport, peer, answer)
+                dealt_with((peer, payload))
+                if not taken:
                     # Who takes no answers keeps no place from those who do.
                     self.counters["dropped.not-taken"] += len(waiting)
                     break
@@ -180,7 +200,7 @@ class LspsService:
         return False
 
     async def _answer(self, peer: bytes, payload: bytes) -> bytes | None:
-        """What a message is answered with; None for silence."""
+        """What a message is answered with; None for silence. Raises NotLeading."""
         request_id = None
         try:
             request = lsps0.read_request(payload)
@@ -191,6 +211,8 @@ class LspsService:
             return lsps0.write_result(request_id, result)
         except RpcError as error:
             refusal = error
+        except NotLeading:
+            raise
         except LspsRefused as error:
             self.counters[f"dropped.{error.reason}"] += 1
             return None

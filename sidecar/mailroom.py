@@ -8,7 +8,7 @@ allowed, lost is not. While the store is away, letters wait in bounded memory.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import Literal
 from weakref import WeakValueDictionary
 
@@ -17,9 +17,9 @@ import structlog
 from sidecar.allowances import Allowances, Limit
 from sidecar.bindings import Bindings
 from sidecar.core.bounded import Bounded
-from sidecar.core.errors import PeerNotConnected, SidecarError, StoreUnavailable
+from sidecar.core.errors import BadRecord, PeerNotConnected, SidecarError, StoreUnavailable
 from sidecar.core.limits import Rate
-from sidecar.core.mailbox import Letter, MailUse, MailUses
+from sidecar.core.mailbox import Letter, MailUse, MailUses, Place
 from sidecar.core.turns import Turns
 from sidecar.core.webhooks import ONION_MESSAGE_INCOMING
 from sidecar.deliveries import ANSWERS, RETRY_AFTER, Connection, Deliveries
@@ -92,39 +92,44 @@ class Mailroom:
 
     # --- a letter comes in --------------------------------------------------------------------------
 
-    async def take(self, letter: Letter, *, passed_on: bool) -> Outcome:
+    async def take(self, letter: Letter, *, passed_on_ms: int | None = None) -> Outcome:
         """Keep a letter and hand it over if its node is there, else wake the node.
 
-        `passed_on`: LND forwards it by itself. Raises LndUnavailable, with the letter kept.
+        `passed_on_ms`: when LND forwarded it by itself, on the steady clock; None where it does not.
+        Raises LndUnavailable, with the letter kept.
         """
-        kept, number = await self._keep(letter)
-        handed_over = await self._hand_to(letter, number, passed_on=passed_on, kept=kept)
+        kept, place = await self._keep(letter)
+        handed_over = await self._hand_to(letter, place, passed_on_ms=passed_on_ms, kept=kept)
         if kept:
             self._wakes.pop(letter.to, None)
         connection = self._online.get(letter.to)
-        silent = connection is not None and connection.watch.silent(self._clock.now_ms())
+        silent = connection is not None and connection.watch.silent(self._clock.steady_ms())
         # Also for a letter that found no room: whoever empties a full mailbox makes room for the next.
         if not handed_over or silent:
             if connection is not None:
-                connection.woken_at_ms = self._clock.now_ms()
+                connection.woken_at_ms = self._clock.steady_ms()
             self._wake(letter.to)
         return "sent" if handed_over else "kept" if kept else "lost"
 
-    async def _keep(self, letter: Letter) -> tuple[bool, int | None]:
-        """Put a letter on disk, or else in memory: whether there was room, and its number on disk."""
+    async def _keep(self, letter: Letter) -> tuple[bool, Place | None]:
+        """Put a letter on disk, or else in memory: whether there was room, and its place on disk."""
         client_id = self._bindings.client_of(letter.to)
         # What waits in memory goes first: a later letter must not overtake it.
         if client_id is None or self._pending.waits_for(letter.to):
             return self._put_aside(letter), None
         try:
             return True, await self._store_letter(client_id, letter)
+        except BadRecord as error:
+            # In memory it would wait for ever.
+            self._refused(client_id, error)
+            return False, None
         except StoreUnavailable:
             return self._put_aside(letter), None
         except SidecarError as error:
             self._refused(client_id, error)
             return False, None
 
-    async def _store_letter(self, client_id: bytes, letter: Letter) -> int:
+    async def _store_letter(self, client_id: bytes, letter: Letter) -> Place:
         room = self._allowances.defaults.mail_total_bytes - self._uses.bytes
         kept = await self._store.keep(client_id, letter, self._allowances.mail(), room)
         self._uses.note(client_id, kept.use)
@@ -132,7 +137,7 @@ class Mailroom:
         if kept.dropped:
             self._counters["mail.dropped.pushed-out"] += kept.dropped
             self._allowances.refuse(client_id, Limit.MAILBOX, kept.dropped)
-        return kept.number
+        return Place(client_id, kept.number)
 
     def _refused(self, client_id: bytes, error: SidecarError) -> None:
         self._counters[f"mail.dropped.{error.reason}"] += 1
@@ -144,20 +149,21 @@ class Mailroom:
         return there_is_room
 
     async def _hand_to(
-        self, letter: Letter, number: int | None, *, passed_on: bool = False, kept: bool = True
+        self, letter: Letter, place: Place | None, *, passed_on_ms: int | None = None, kept: bool = True
     ) -> bool:
+        """Whether it went out, or will; `passed_on_ms` as `take` has it."""
         connection = self._online.get(letter.to)
         if connection is None:
             return False
         # While it is in memory only it goes by its key.
-        name = letter.key if number is None else number
-        if passed_on and connection.since_ms < letter.kept_at_ms - FRESH_MS:
+        name = letter.key if place is None else place
+        if passed_on_ms is not None and connection.since_ms < passed_on_ms - FRESH_MS:
             self._sent(letter, name, connection)
             return True
-        if number is not None:
-            connection.watch.kept(letter.key, number)
-            self._turns.kept(letter.to, letter.key, number)
-            if number in connection.watch:
+        if place is not None:
+            connection.watch.kept(letter.key, place)
+            self._turns.kept(letter.to, letter.key, place)
+            if place in connection.watch:
                 return True  # it went out already: from memory, or with all others of a delivery
         if connection.delivering and kept:
             connection.more = True
@@ -166,7 +172,7 @@ class Mailroom:
         async with self._locks.setdefault(letter.to, asyncio.Lock()):
             return await self._send(letter, name, connection)
 
-    async def _send(self, letter: Letter, name: int | bytes, connection: Connection) -> bool:
+    async def _send(self, letter: Letter, name: Hashable, connection: Connection) -> bool:
         try:
             await self._transport.send(letter.to, letter.path_key, letter.onion)
         except PeerNotConnected:
@@ -174,10 +180,10 @@ class Mailroom:
         self._sent(letter, name, connection)
         return True
 
-    def _sent(self, letter: Letter, name: int | bytes, connection: Connection) -> None:
+    def _sent(self, letter: Letter, name: Hashable, connection: Connection) -> None:
         self._counters["mail.sent"] += 1
         self._turns.handed_over(letter.to, name)
-        connection.watch.sent(name, self._clock.now_ms())
+        connection.watch.sent(name, self._clock.steady_ms())
         self._watching.set()
 
     def _wake(self, node: bytes) -> None:
@@ -189,6 +195,10 @@ class Mailroom:
         if self._wakes.get(node, 0) < WAKES_WITHOUT_NEWS:
             self._wakes[node] = self._wakes.get(node, 0) + 1
             self._wake(node)
+
+    def in_memory(self, node: bytes) -> bool:
+        """Whether letters for a node are not on disk yet: they are lost with this process."""
+        return self._pending.waits_for(node)
 
     def use(self, client_id: bytes) -> MailUse | None:
         """What waits for a client; None for nothing."""
@@ -207,7 +217,7 @@ class Mailroom:
     def pause(self, node: bytes) -> None:
         """The client of a node was paused: hand over no more. The allowances know it already."""
         if (connection := self._online.get(node)) is not None:
-            connection.ended = True
+            connection.end()
 
     def resume(self, node: bytes) -> None:
         """The client of a node is served again: hand over what waited, or wake the node for it."""
@@ -248,10 +258,9 @@ class Mailroom:
                 case PeerChange(node, False):
                     self._left([node])
                 case PeersNow(nodes):
-                    self._left(set(self._online) - nodes)
+                    woken = self._left(set(self._online) - nodes)
                     self._came(nodes)
-                    if first:
-                        self._wake_waiting()
+                    self._wake_waiting(self._wake if first else self._wake_again, woken)
                     first = False
 
     async def _read_uses(self) -> None:
@@ -271,13 +280,13 @@ class Mailroom:
         self._uses = MailUses()
         await self._read_uses()
         self._came(list(self._online))
-        self._wake_waiting()
+        self._wake_waiting(self._wake)
 
     def _came(self, nodes: Iterable[bytes]) -> None:
         for node in nodes:
             if (earlier := self._online.get(node)) is not None:
-                earlier.ended = True
-            self._online[node] = connection = Connection(self._clock.now_ms())
+                earlier.end()
+            self._online[node] = connection = Connection(self._clock.steady_ms())
             self._notifier.connected(node)
             client_id = self._bindings.client_of(node)
             if client_id is not None and not self._allowances.is_paused(client_id):
@@ -286,26 +295,33 @@ class Mailroom:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    def _left(self, nodes: Iterable[bytes]) -> None:
+    def _left(self, nodes: Iterable[bytes]) -> set[bytes]:
+        """Nodes are gone; those of them that are woken again."""
+        woken = set()
         for node in nodes:
             if (connection := self._online.pop(node, None)) is not None:
-                connection.ended = True
+                connection.end()
                 if connection.watch.unheard():
                     self._wake_again(node)
+                    woken.add(node)
+        return woken
 
-    def _wake_waiting(self) -> None:
-        """After a start: whoever has fresh mail may not have been told of it."""
+    def _wake_waiting(self, wake: Callable[[bytes], None], woken: Collection[bytes] = ()) -> None:
+        """After a start, ours or LND's, which signs: whoever has fresh mail may not have been told of it.
+
+        Those that are `woken` already are not told twice: it would count as two of their few times.
+        """
         since = self._clock.now_ms() - NEWS_MS
         fresh = {client_id for client_id, use in self._uses.filled() if use.newest_ms >= since}
         for node, client_id in self._bindings.items():
-            if client_id in fresh and node not in self._online:
-                self._wake(node)
+            if client_id in fresh and node not in self._online and node not in woken:
+                wake(node)
 
     async def heard(self, node: bytes) -> None:
         """An onion message came from a node: it lives."""
         connection = self._online.get(node)
         if connection is not None and connection.watch:
-            letters = connection.watch.heard(self._clock.now_ms())
+            letters = connection.watch.heard(self._clock.steady_ms())
             self._note_life(node, connection)
             await self._proved(node, letters)
 
@@ -325,7 +341,7 @@ class Mailroom:
     async def look(self) -> None:
         """See which nodes have sent something since the last look. Raises LndUnavailable, LndDenied."""
         received = await self._peers.bytes_received()
-        now = self._clock.now_ms()
+        now = self._clock.steady_ms()
         for node, connection in list(self._online.items()):
             if not connection.watch:
                 continue
@@ -343,17 +359,19 @@ class Mailroom:
             connection.woken_at_ms = None
             self._notifier.connected(node)
 
-    async def _proved(self, node: bytes, letters: Sequence[int | bytes]) -> None:
+    async def _proved(self, node: bytes, letters: Sequence[Hashable]) -> None:
         self._turns.forget(node, letters)
-        client_id = self._bindings.client_of(node)
-        numbers = [letter for letter in letters if isinstance(letter, int)]
-        if not numbers or client_id is None:
-            return
-        try:
-            self._uses.note(client_id, await self._store.drop_mail(client_id, numbers))
-        except StoreUnavailable:
-            return  # they go out once more on the next connection
-        self._counters["mail.arrived"] += len(numbers)
+        # The node may be another client's by now than when it was handed them.
+        arrived: dict[bytes, list[int]] = {}
+        for letter in letters:
+            if isinstance(letter, Place):
+                arrived.setdefault(letter.client_id, []).append(letter.number)
+        for client_id, numbers in arrived.items():
+            try:
+                self._uses.note(client_id, await self._store.drop_mail(client_id, numbers))
+            except StoreUnavailable:
+                return  # they go out once more on the next connection
+            self._counters["mail.arrived"] += len(numbers)
 
     # --- while the store is away, and in the long run -----------------------------------------------
 
@@ -365,19 +383,24 @@ class Mailroom:
         while True:
             await self._pending.filled.wait()
             letter = self._pending.first()
-            number: int | None = None
+            place: Place | None = None
             if (client_id := self._bindings.client_of(letter.to)) is not None:
                 try:
-                    number = await self._store_letter(client_id, letter)
+                    place = await self._store_letter(client_id, letter)
+                except BadRecord as error:
+                    # All that came behind it must not wait for what can't be kept.
+                    self._refused(client_id, error)
                 except StoreUnavailable:
                     await asyncio.sleep(RETRY_AFTER)
                     continue
                 except SidecarError as error:
                     self._refused(client_id, error)
             self._pending.drop_first()
-            if number is not None:
+            if place is not None:
                 with contextlib.suppress(SidecarError):
-                    await self._hand_to(letter, number)
+                    # While the store was away nobody could be told where to wake it.
+                    if not await self._hand_to(letter, place):
+                        self._wake_again(letter.to)
 
     async def _tidy(self) -> None:
         """Let go of what has expired: a mailbox that nobody touches still counts until it is looked at."""

@@ -80,6 +80,17 @@ def format_duration(seconds: int) -> str:
     return f"{seconds}s"
 
 
+def line(longest: int) -> Callable[[str], str]:
+    """Characters of one line that can be seen, and spaces; at most `longest`."""
+
+    def parse(text: str) -> str:
+        if len(text) > longest or not text.isprintable():
+            raise ValueError(f"at most {longest} characters of one line")
+        return text
+
+    return parse
+
+
 def path(text: str) -> Path:
     """A path, from the home directory where it begins with `~`, else from where the process runs."""
     try:

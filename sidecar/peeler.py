@@ -16,6 +16,10 @@ from sidecar.core.messages import FinalPayload
 from sidecar.core.paths import BlindedPath, NextHop
 from sidecar.ports import NodeKey, Received
 
+MOST_DATA = 512
+"""Bytes of encrypted data that are remembered with a path_key; ours have 100, LDK's some 200. A stranger
+may make a path with 32 KB of it, and another one each time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Landed:
@@ -113,7 +117,8 @@ class Peeler:
             known.own_secret = self._own.ecdh(hop.path_key)
             factor = paths.blinding_factor(known.own_secret)
             known.blinded_secret = keys.multiply_secret(self._own.node_secret, factor)
-        self._known[path_key] = known
+        if len(data) <= MOST_DATA:
+            self._known[path_key] = known
         return known
 
     def _land(self, known: _Known, own_secret: bytes, layer: onion.Forward) -> Landed:

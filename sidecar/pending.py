@@ -50,6 +50,8 @@ class Pending:
         """It is dealt with."""
         letter = self._letters.popleft()
         self._for[letter.to] -= 1
+        if not self._for[letter.to]:
+            del self._for[letter.to]
         self._bytes -= letter.size
         if not self._letters:
             self._for.clear()

@@ -26,12 +26,17 @@ class Received:
     Only these four can be trusted: LND leaves the rest of an update empty when
     it forwards. `encrypted_recipient_data` (of LND's own hop) is None in custom
     mode, where LND does not open the onion.
+
+    `held_ms`: for how long it was held by a sidecar that stood by. `again`: the one that led then may have
+    answered it.
     """
 
     peer: bytes
     path_key: bytes
     onion: bytes
     encrypted_recipient_data: bytes | None
+    held_ms: int = 0
+    again: bool = False
 
 
 class NodeKey(Protocol):
@@ -248,6 +253,52 @@ class WebhookStore(Protocol):
         """Forget a node's webhooks and deliveries."""
 
 
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a sidecar says of itself when it asks to lead, or to lead on.
+
+    `holder` is this process's own, 16 bytes in hex; `name` is for people. `hears`: LND streams to it.
+    `done` tells which messages it has dealt with lately in each stream, by the stream's name: 8 bytes of
+    each (standby.py).
+    """
+
+    holder: str
+    name: str
+    hears: bool
+    done: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What the store says of the lease: who leads (nobody: `name` is empty), and what that one has done.
+
+    `fence` rises each time another one leads: a change of an earlier one is refused. Who begins to lead
+    is given the `done` of the one before; `released`: that one has dealt with nothing else, or nobody led.
+    """
+
+    ours: bool
+    name: str
+    fence: int
+    done: Mapping[str, bytes]
+    released: bool = False
+
+
+class LeaseStore(Protocol):
+    """The lease on one LND's records. Every method raises StoreUnavailable."""
+
+    async def take(self, claim: Claim, ms: int) -> Grant:
+        """Lead for `ms` milliseconds from now by the store's clock, if nobody else does.
+
+        One whose claim says that it hears nothing begins to lead never, and gives way to one that hears.
+        """
+
+    async def release(self, claim: Claim, *, drained: bool) -> bool:
+        """Lead no more, with all of `done`; whether it led: nothing is changed where another one does.
+
+        `drained`: it has dealt with nothing else.
+        """
+
+
 class MessageSigner(Protocol):
     """LND's own signature over a text."""
 
@@ -272,4 +323,7 @@ class Clock(Protocol):
     """Time, as an argument."""
 
     def now_ms(self) -> int:
-        """Milliseconds since the epoch."""
+        """Milliseconds since the epoch, for what is dated: the machine's clock may be set at any time."""
+
+    def steady_ms(self) -> int:
+        """Milliseconds on a clock that nobody sets, for how long something lasts in this process."""

@@ -29,7 +29,7 @@ class AtWork:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Puts together what others know. `started_at_ms` is since the epoch."""
+    """Puts together what others know. `leader` is the name of who leads; `started_at_ms`: since the epoch."""
 
     at_work: Callable[[], AtWork]
     vitals: Vitals
@@ -39,6 +39,8 @@ class Report:
     redis: str
     durability: str
     mail_bytes_allowed: Callable[[], int]
+    leads: Callable[[], bool]
+    leader: Callable[[], str]
     started_at_ms: int
 
     def facts(self) -> Facts:
@@ -53,6 +55,7 @@ class Report:
                 "network": info.network,
             },
             counters=self.counters,
+            leads=self.leads(),
             stream_up=self.vitals.stream_up,
             redis_up=self.vitals.redis_up,
             queued=self._queued(),
@@ -77,6 +80,8 @@ class Report:
             redis=self.redis,
             durability=self.durability,
             stream_up=self.vitals.stream_up,
+            leads=self.leads(),
+            leader=self.leader(),
             counters=dict(self.counters),
             started_at_ms=self.started_at_ms,
             clients=sum(census.clients.values()),

@@ -20,6 +20,7 @@ from sidecar.core.model import (
     MAX_BYTES,
     MAX_LETTERS,
     MAX_RATE,
+    MAX_REPLICAS,
     MAX_SLOTS,
     MAX_TTL,
     MIN_PATHS_LIFETIME,
@@ -127,6 +128,12 @@ class RedisSettings(_Group):
             "strict: on disk before anything is acknowledged; everysec, none: accept to lose invoices",
         )
     )
+    replicas: Annotated[int, PlainValidator(parsing.integer(0, MAX_REPLICAS))] = _setting(
+        "0",
+        "N",
+        "replicas that must have a change before anything is acknowledged: with 0 a failover may lose the"
+        " last changes",
+    )
 
     @model_validator(mode="after")
     def _one_url(self) -> Self:
@@ -134,6 +141,10 @@ class RedisSettings(_Group):
             raise ValueError("redis.urlfile: either it or redis.url, not both")
         if self.passwordfile is not None and self.url is None and self.urlfile is None:
             raise ValueError("redis.passwordfile: redis.url as well, or redis.urlfile")
+        if self.replicas and self.url is None and self.urlfile is None:
+            raise ValueError(
+                "redis.replicas: redis.url as well, or redis.urlfile: the embedded one has no replicas"
+            )
         return self
 
     def read_url(self) -> str | None:
@@ -254,6 +265,20 @@ class Lsps5Settings(_Group):
     )
 
 
+class LeaseSettings(_Group):
+    """Which of several sidecars beside one LND leads; `time` in seconds."""
+
+    time: Annotated[int, PlainValidator(parsing.duration(2, 60)), _SECONDS] = _setting(
+        "5s",
+        "TIME",
+        "how long a sidecar that says nothing any more is believed to lead: then one that stands by takes"
+        " over",
+    )
+    name: Annotated[str, PlainValidator(parsing.line(64))] = _setting(
+        "", "NAME", "what this sidecar is called in messages (default: the machine's name)"
+    )
+
+
 class AdminSettings(_Group):
     """How the `sidecar` command and the server find each other beside the socket in the data directory."""
 
@@ -323,6 +348,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     mailbox: MailboxSettings = Field(default_factory=MailboxSettings)
     lsps5: Lsps5Settings = Field(default_factory=Lsps5Settings)
+    lease: LeaseSettings = Field(default_factory=LeaseSettings)
     admin: AdminSettings = Field(default_factory=AdminSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     loglevel: Annotated[str, PlainValidator(parsing.choice("debug", "info", "warning", "error"))] = _setting(

@@ -37,6 +37,7 @@ from sidecar.core.model import (
     ClientState,
     Limits,
     Quota,
+    Role,
     StoredInvoice,
     TimestampForm,
     Usage,
@@ -103,6 +104,9 @@ class StatusSnapshot:
     seconds: Sequence[Seconds] = ()
     problems: Sequence[Problem] = ()
     """Newest first."""
+    leads: bool = True
+    leader: str = ""
+    """Which server leads, by its name; empty while it is not known."""
 
 
 # --- rules --------------------------------------------------------------------------------------
@@ -340,6 +344,8 @@ class AdminService(admin_pb2_grpc.AdminServicer):
             redis=snapshot.redis,
             durability=snapshot.durability,
             stream_up=snapshot.stream_up,
+            role=(Role.LEADS if snapshot.leads else Role.STANDS_BY).value,
+            leader=snapshot.leader,
             counters=snapshot.counters,
             started_at_ms=snapshot.started_at_ms,
             clients=snapshot.clients,

@@ -34,6 +34,7 @@ from sidecar.core.errors import (
     OperatorError,
     ServerNotRunning,
     ServerTooOld,
+    StandsBy,
     StoreNotEmpty,
 )
 from sidecar.core.model import Quota
@@ -140,7 +141,7 @@ _KINDS: dict[str, type[OperatorError]] = {
     for kind in (
         *(NameTaken, NoSuchClient, BadName, ConfigError),
         *(NodeTaken, NodeUnknown, BadNodeId, BadWebhook, NoSuchWebhook),
-        *(NoSuchInvoice, BadExport, StoreNotEmpty, BadToken),
+        *(NoSuchInvoice, BadExport, StoreNotEmpty, StandsBy, BadToken),
     )
 }
 

@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sidecar.adapters.admin_client import private_directory, socket_target
+from sidecar.adapters.admin_standby import StandbyGuard, StandingBy
 from sidecar.adapters.admin_tcp import Certificate, TcpAddress, TokenGuard
 from sidecar.adapters.admin_token import read_token
 from sidecar.adapters.audit import Audit
@@ -32,10 +33,18 @@ READY_EVERY = 1.0
 MAX_CALLS = 100
 """Calls at once over one connection; more wait at the caller."""
 
+MAX_CONNECTIONS = 100
+"""Connections at once to each door; one more is closed at once."""
+
+IDLE = 60
+"""Seconds without a call after which a connection is closed: a stranger may hold one without a token."""
+
 _OPTIONS = (
     # Else a second server could take the same port, and get half of the calls.
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", MAX_CALLS),
+    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+    ("grpc.max_connection_idle_ms", IDLE * 1_000),
     # A caller that is gone without a word would keep its import, and so all others, for two hours.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -54,6 +63,7 @@ class _Services:
     webhooks: admin_pb2_grpc.WebhooksServicer | None
     backup: admin_pb2_grpc.BackupServicer | None
     health: health.aio.HealthServicer
+    standing_by: StandingBy
 
     @property
     def names(self) -> Sequence[str]:
@@ -64,7 +74,9 @@ class _Services:
 
     def server(self, door: str, *guards: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
         """A server of them all, with health and reflection; the guards see a call first."""
-        server = grpc.aio.server(interceptors=[*guards, Audit(door)], options=_OPTIONS)
+        # What is refused because this server stands by is audited as well.
+        ours = (Audit(door), StandbyGuard(self.standing_by))
+        server = grpc.aio.server(interceptors=[*guards, *ours], options=_OPTIONS)
         admin_pb2_grpc.add_AdminServicer_to_server(self.admin, server)
         if self.webhooks is not None:
             admin_pb2_grpc.add_WebhooksServicer_to_server(self.webhooks, server)
@@ -133,16 +145,18 @@ async def start_admin(
     backup: admin_pb2_grpc.BackupServicer | None = None,
     tcp: TcpAddress | None = None,
     ready: Callable[[], bool] | None = None,
+    standing_by: StandingBy = lambda: None,
 ) -> AdminServer:
     """Listen on `socket_path` (see admin_socket_path) for this user alone, and over TCP where `tcp` says.
 
     `ready` is asked every READY_EVERY seconds whether LND's stream is up and Redis takes changes; without
-    it the server never says that it is ready. A socket that a killed server left behind is replaced.
+    it the server never says that it is ready. While `standing_by` names who leads, calls that change
+    something are refused with StandsBy. A socket that a killed server left behind is replaced.
     Raises OperatorError when another server is alive on it, AdminDenied when the socket can't be made
     there, ConfigError for what `tcp` says.
     """
     service = health.aio.HealthServicer()
-    services = _Services(admin, webhooks, backup, service)
+    services = _Services(admin, webhooks, backup, service, standing_by)
     for name in services.names:
         await service.set(name, health_pb2.HealthCheckResponse.SERVING)
     await service.set(READY, health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -28,6 +28,7 @@ from sidecar.core.errors import (
     NoSuchInvoice,
     NoSuchWebhook,
     SidecarError,
+    StandsBy,
     StoreNotEmpty,
     TooManyWebhooks,
     Unavailable,
@@ -59,6 +60,7 @@ _CODES: tuple[tuple[type[SidecarError], grpc.StatusCode], ...] = (
     (ClientRevoked, grpc.StatusCode.FAILED_PRECONDITION),
     (ClientPaused, grpc.StatusCode.FAILED_PRECONDITION),
     (StoreNotEmpty, grpc.StatusCode.FAILED_PRECONDITION),
+    (StandsBy, grpc.StatusCode.FAILED_PRECONDITION),
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
     (BadToken, grpc.StatusCode.UNAUTHENTICATED),
 )

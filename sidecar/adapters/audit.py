@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
@@ -56,7 +57,7 @@ def _like(handler: Handler, behaviour: Callable[..., Any]) -> Handler:
     return make(behaviour, handler.request_deserializer, handler.response_serializer)
 
 
-def _within(handler: Handler, around: Around) -> Handler:
+def within(handler: Handler, around: Around) -> Handler:
     """The same handler, with `around` entered for each call."""
     behaviour: Any = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
@@ -91,25 +92,34 @@ def _named(request: Any) -> dict[str, str]:
     return {word: name[:MAX_NAME] for word, name in found.items() if name}
 
 
-class Audit(grpc.aio.ServerInterceptor):
-    """Turns the errors of calls into statuses, and logs who changed what; `door` is `socket` or `tcp`."""
-
-    def __init__(self, door: str) -> None:
-        self._door = door
+class AroundOurs(grpc.aio.ServerInterceptor, ABC):
+    """Stands around the calls of our own services; health and reflection are as they are."""
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        """Wrap the methods of our own services; health and reflection are as they are."""
+        """Wrap the methods of ours."""
         method = str(handler_call_details.method)
         handler = await continuation(handler_call_details)
         if handler is None or not method.startswith(OURS):
             return handler
         call = method.removeprefix(OURS).replace("/", ".")
-        return _within(handler, lambda request, context: self._around(call, request, context))
+        return within(handler, lambda request, context: self.around(call, request, context))
+
+    @abstractmethod
+    def around(self, call: str, request: Any, context: Context) -> AbstractAsyncContextManager[None]:
+        """What `call` (such as Admin.AddClient) is done within."""
+
+
+class Audit(AroundOurs):
+    """Turns the errors of calls into statuses, and logs who changed what; `door` is `socket` or `tcp`."""
+
+    def __init__(self, door: str) -> None:
+        self._door = door
 
     @asynccontextmanager
-    async def _around(self, call: str, request: Any, context: Context) -> AsyncIterator[None]:
+    async def around(self, call: str, request: Any, context: Context) -> AsyncIterator[None]:
+        """One call."""
         outcome, ended = "ok", None
         try:
             yield

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,18 @@ def embedded_socket(datadir: Path) -> Path | None:
 
 
 async def examine(
-    url: str | None, socket: Path | None, durability: str, now: Callable[[], float] = time.time
+    url: str | None,
+    socket: Path | None,
+    durability: str,
+    now: Callable[[], float] = time.time,
+    *,
+    replicas: int = 0,
 ) -> tuple[RedisFacts, Path | None]:
     """What a Redis says of itself, and its directory if that may be on this machine.
 
-    Of a Cluster it is the worst that any master says. A Sentinel is asked for its master alone.
-    Without `url` it is the embedded one, at `socket`. Raises ConfigError, StoreUnavailable.
+    `replicas`: how many must have a change. Of a Cluster it is the worst that any master says. A Sentinel is
+    asked for its master alone. Without `url` it is the embedded one, at `socket`. Raises ConfigError,
+    StoreUnavailable.
     """
     if url is not None:
         masters: Masters = connect(url)
@@ -51,13 +57,15 @@ async def examine(
         raise ValueError("neither a URL nor a socket")
     try:
         try:
-            report = await check_server(masters, Durability(durability), where)
+            report = await check_server(masters, Durability(durability), where, replicas)
         except StoreSetupError as error:
             return RedisFacts(str(error), refused=True), None
         try:
             each = [one.redis for one in await masters.each()]
             found = [await _facts(redis, report.description, now) for redis in each]
-            return _worst(found), await _directory(each[0]) if local else None
+            return replace(_worst(found), replicas_wanted=replicas), await _directory(
+                each[0]
+            ) if local else None
         except (RedisError, OSError) as error:
             raise unavailable(error) from error
     finally:
@@ -79,9 +87,16 @@ async def _facts(redis: Redis, description: str, now: Callable[[], float]) -> Re
         aof_write_failed=info.get("aof_last_write_status", "ok") != "ok",
         aof_rewrite_failed=info.get("aof_last_bgrewrite_status", "ok") != "ok",
         snapshot_failed=info.get("rdb_last_bgsave_status", "ok") != "ok",
-        replicas=int(info.get("connected_slaves", 0)),
+        replicas=(online := _online(info)),
+        replicas_least=online,
         ahead=ahead,
     )
+
+
+def _online(info: Mapping[str, Any]) -> int:
+    """Replicas that follow; one that has yet to read all that there is does not."""
+    each = (info.get(f"slave{number}") for number in range(int(info.get("connected_slaves", 0))))
+    return sum(isinstance(told, dict) and told.get("state") == "online" for told in each)
 
 
 def _worst(found: Sequence[RedisFacts]) -> RedisFacts:
@@ -93,6 +108,7 @@ def _worst(found: Sequence[RedisFacts]) -> RedisFacts:
         aof_rewrite_failed=any(each.aof_rewrite_failed for each in found),
         snapshot_failed=any(each.snapshot_failed for each in found),
         replicas=sum(each.replicas for each in found),
+        replicas_least=min(each.replicas_least for each in found),
         ahead=max((each.ahead for each in found), key=abs),
     )
 

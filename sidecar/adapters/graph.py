@@ -26,6 +26,8 @@ _MISSES = 1_024
 # The ends of a channel never change; that it is unknown may, with the next gossip.
 _EDGE_TTL, _UNKNOWN_EDGE_TTL, _EDGES = 3_600.0, 10.0, 4_096
 _NEIGHBOURS_TTL, _NEIGHBOURS = 60.0, 256
+# LND's answers to these are the longest: megabytes for a node with thousands of channels.
+_LONG_ANSWERS = 4
 
 Edge = tuple[bytes, bytes]
 
@@ -42,6 +44,7 @@ class LndGraph:
         self._channels = _Channels(lnd, clock)
         self._edges: _Cache[int, Edge | None] = _Cache(_EDGES, clock)
         self._neighbours: _Cache[bytes, frozenset[bytes]] = _Cache(_NEIGHBOURS, clock)
+        self._long_answers = asyncio.Semaphore(_LONG_ANSWERS)
 
     async def next_node(self, scid: int) -> bytes:
         """The node at the other end of our channel `scid`, which may be an alias.
@@ -79,6 +82,10 @@ class LndGraph:
         Those whose announced channel with it is known, in the order in which LND lists its
         peers. Raises LndUnavailable.
         """
+        async with self._long_answers:
+            return await self._relays_to(node_id)
+
+    async def _relays_to(self, node_id: bytes) -> Sequence[bytes]:
         neighbours = await self._neighbours_of(node_id)
         if not neighbours:
             return ()

@@ -60,8 +60,11 @@ class _Answered(SidecarError):
 
 
 def backoff() -> wait_random_exponential:
-    """Seconds between tries: random, up to 0.25 s first, up to 15 s in the end."""
-    return wait_random_exponential(multiplier=0.25, max=15)
+    """Seconds between tries: random, up to 0.25 s first, up to 3 s in the end.
+
+    A try costs next to nothing, and payers wait for nobody.
+    """
+    return wait_random_exponential(multiplier=0.25, max=3)
 
 
 class Lnd:

@@ -31,6 +31,9 @@ _OPTIONS = (
     # Our own backoff decides when to try again: gRPC's would grow to two minutes behind it.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # How long one attempt may take, whatever its name says: what was sent into a network that was gone
+    # is never answered, and 20 s of waiting for it would be 20 s more of that.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.use_local_subchannel_pool", 1),
     # The macaroon must not take the way of http_proxy.
     ("grpc.enable_http_proxy", 0),

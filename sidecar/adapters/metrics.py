@@ -28,6 +28,7 @@ class Facts:
 
     about: Mapping[str, str]
     counters: Mapping[str, int] = field(default_factory=dict)
+    leads: bool = False
     stream_up: bool = False
     redis_up: bool = False
     queued: int = 0
@@ -126,6 +127,7 @@ _FROM_THE_START = (
         for reason in ("queue-full", "rate-limited", "store-unavailable", "lnd-unavailable")
     ),
     *(f"dropped.{reason}" for reason in ("timeout", "internal-error", "bad-context", "client-paused")),
+    *(f"dropped.{reason}" for reason in ("not-leading", "replayed", "standby-full")),
     *(f"refused.{limit}" for limit in ("requests", "offer-requests", "stores", "offer-paths")),
     *(f"refused.{limit}" for limit in ("slots", "bytes", "mailbox", "paused")),
     *(f"mail.{event}" for event in ("kept", "sent", "delivered", "arrived", "in-memory")),
@@ -134,7 +136,7 @@ _FROM_THE_START = (
     *(f"wake.failed.{slug}" for slug in ("timeout", "connect", "certificate", "status-4xx", "status-5xx")),
     *(f"wake.failed.{slug}" for slug in ("no-such-host", "tls", "reset", "bad-answer", "address-refused")),
     *(f"wake.failed.{slug}" for slug in ("bad-url", "store-away", "signer-away", "internal-error")),
-    *(f"wake.dropped.{slug}" for slug in ("queue-full", "host-busy", "paused", "stale")),
+    *(f"wake.dropped.{slug}" for slug in ("queue-full", "host-busy", "cooldowns-full", "paused", "stale")),
     *("wake.retried.timeout", "wake.forgotten", "lsps.received", "lsps.answered"),
 )
 """Slugs that are shown as 0 before they are counted: rate() sees nothing of a series that begins with 1."""
@@ -169,6 +171,7 @@ def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
 
 def _gauges(facts: Facts) -> Iterator[Metric]:
     yield InfoMetricFamily("sidecar_build", "Which sidecar this is, and beside which LND.", dict(facts.about))
+    yield _gauge("leads", "Whether this sidecar leads; one that stands by waits to take over.", facts.leads)
     yield _gauge("stream_up", "Whether LND streams onion messages to us.", facts.stream_up)
     yield _gauge("redis_up", "Whether Redis kept a change when it was last asked to.", facts.redis_up)
     yield _gauge("ready", "Whether /readyz says so.", facts.stream_up and facts.redis_up)

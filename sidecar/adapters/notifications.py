@@ -117,7 +117,7 @@ class Notifications:
         # A push service may bring the wallet here before it answers us.
         first = method != WEBHOOK_REGISTERED and job.node_id not in self._woken
         if first:
-            self._woken[job.node_id] = self._clock.now_ms()
+            self._woken[job.node_id] = self._clock.steady_ms()
         try:
             with self._timings.measure(Timed.WEBHOOK):
                 await self._pushes.post(job.webhook.url, headers, body)
@@ -129,7 +129,13 @@ class Notifications:
     def connected(self, node_id: bytes) -> None:
         """The node is here: note how long it took since the first notification that was to wake it."""
         if (woken_at_ms := self._woken.pop(node_id, None)) is not None:
-            self._timings.observe(Timed.CONNECT, (self._clock.now_ms() - woken_at_ms) / 1000)
+            self._timings.observe(Timed.CONNECT, (self._clock.steady_ms() - woken_at_ms) / 1000)
+
+    def is_paused(self, webhook: Webhook) -> bool:
+        """Whether a webhook is not to be told now: by the operator's word, or since it keeps failing."""
+        left_ms = webhook.state.paused_until * 1_000 - self._clock.now_ms()
+        # What is left of a pause is no more than a pause: else the clock was set back after it began.
+        return webhook.state.paused or 0 < left_ms <= self._pause * 1_000
 
     async def note_failure(self, job: Job, slug: str) -> None:
         """Remember that a notification did not arrive, after all its tries."""

@@ -10,6 +10,7 @@ from sidecar.adapters.lnd import Lnd, Mode
 from sidecar.adapters.lnd_calls import A, Call
 from sidecar.adapters.streams import QUEUE_SIZE, Stream
 from sidecar.core.errors import ModeChanged, PeerNotConnected
+from sidecar.core.onion import LARGE_PACKET
 from sidecar.ports import Received
 from sidecar.rpc import lightning_pb2 as ln
 
@@ -52,6 +53,9 @@ class NativeOnions(_Onions[ln.OnionMessageUpdate]):
         return calls.ONION_MESSAGES, ln.SubscribeOnionMessagesRequest()
 
     def _read(self, update: ln.OnionMessageUpdate) -> Received | None:
+        if len(update.onion) > LARGE_PACKET:
+            self._count("bad-onion-message")
+            return None
         return Received(update.peer, update.path_key, update.onion, update.encrypted_recipient_data)
 
     async def send(self, peer: bytes, path_key: bytes, onion: bytes) -> None:
@@ -96,7 +100,7 @@ class CustomOnions(_Onions[ln.CustomMessage]):
         # "1. type: 513 (`onion_message`) 2. data: [`point`:`path_key`] [`u16`:`len`]
         # [`len*byte`:`onion_message_packet`]" (BOLT 4); whatever follows is an extension (BOLT 1).
         size = int.from_bytes(data[_POINT : _POINT + 2], "big")
-        if len(data) < _POINT + 2 or len(onion) < size:
+        if len(data) < _POINT + 2 or len(onion) < size or size > LARGE_PACKET:
             self._count("bad-onion-message")
             return None
         return Received(update.peer, data[:_POINT], onion[:size], None)

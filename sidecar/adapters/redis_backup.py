@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sidecar.adapters.backup_check import SHARED, ExportCheck, owner_of
 from sidecar.adapters.redis_link import BATCH, RedisLink, Script
 from sidecar.adapters.redis_masters import Argument, Command
-from sidecar.adapters.redis_records import Keys, to_client_id, to_letter_entries, to_node_id
+from sidecar.adapters.redis_records import FENCE, Keys, to_client_id, to_letter_entries, to_node_id
 from sidecar.adapters.redis_slots import to_index
 from sidecar.core.backup import Record
 from sidecar.core.errors import BadExport, StoreNotEmpty, StoreUnavailable
@@ -120,6 +120,8 @@ class RedisBackup:
                 break
         if not client or named != hex_id.encode():
             return []
+        # Another Redis has a lease of its own.
+        client.pop(FENCE, None)
         owned = [self._hash(keys.client(client_id), client), Record("names", "hash", (name, named))]
         if node and bound == named:
             owned.append(Record("nodes", "hash", (node.hex().encode(), named)))
@@ -180,7 +182,7 @@ class RedisBackup:
         """Raise StoreNotEmpty, which says what is there, unless the node has no records."""
         others = 0
         async for key in self._scan("*"):
-            if key.partition(":")[0] not in ("probe", "import"):
+            if key.partition(":")[0] not in ("probe", "import", "lease"):
                 others += 1
         if others:
             clients, wallets = await self._link.read(

@@ -1,11 +1,12 @@
 """A Redis Cluster: each command goes to the master that has its key's slot.
 
-Every change is within one slot, so it goes to one master, with WAITAOF right behind it on the same
-connection: redis-py's own cluster client would send WAITAOF elsewhere. What redis-py knows of
+Every change is within one slot, so it goes to one master, with WAIT and WAITAOF right behind it on the same
+connection: redis-py's own cluster client would send them elsewhere. What redis-py knows of
 clusters (slots of keys, CLUSTER SLOTS, redirections) is used from it.
 
-A command that is answered MOVED was not executed: it is sent again, to whom it moved. One whose answer
-was lost is not.
+A command that is answered MOVED was not executed: it is sent again, to whom it moved. So is one that is
+answered TRYAGAIN, whose keys are in two places in the middle of their slot's move. One whose answer was lost
+is not.
 """
 
 import asyncio
@@ -18,9 +19,11 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     ClusterDownError,
+    InvalidResponse,
     MovedError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from sidecar.adapters.redis_masters import Argument, Command, OneMaster, unavailable
@@ -31,11 +34,11 @@ Range = tuple[int, int, HostPort]
 """The first slot, the last one, and the master that has them."""
 
 TRIES = 9
-"""How often a command is sent that is answered MOVED."""
+"""How often a command is sent that is answered MOVED or TRYAGAIN."""
 
 PAUSE = 0.01
 """Seconds before the third time, and twice as long before each more, so 1.3 s in all: nodes hear of a move
-one by one."""
+one by one, and keys move one after the other."""
 
 LEARN_TIMEOUT = 1.0
 """Seconds for a node to say who has which slot; past it the next one is asked."""
@@ -43,7 +46,7 @@ LEARN_TIMEOUT = 1.0
 MOST_TAGS = 1 << 17
 """Hash tags that are tried: enough to meet each of the 16,384 slots."""
 
-KEYLESS = frozenset({"TIME", "WAITAOF", "SCAN"})
+KEYLESS = frozenset({"TIME", "WAIT", "WAITAOF", "SCAN"})
 """Commands of ours that have no key."""
 
 SCRIPTED = frozenset({"EVALSHA", "EVAL", "EVALSHA_RO", "EVAL_RO"})
@@ -140,22 +143,29 @@ class ClusterMasters:
         for failure in done:
             if failure is not None:
                 raise failure
-        again = []
-        for part in parts:
-            found = [replies[place] for place in part.places]
-            moved = next((each for each in found if isinstance(each, AskError)), None)
-            if isinstance(moved, MovedError):
-                part.target = self._named(moved, part)
-                again.append(part)
-            elif moved is not None:
-                await self._follow(commands, part, replies, self._named(moved, part))
-            self._stale |= any(isinstance(each, MovedError | ClusterDownError) for each in found)
-        return again
+        return [part for part in parts if await self._was_refused(commands, part, replies, atomic=atomic)]
+
+    async def _was_refused(
+        self, commands: Sequence[Command], part: _Part, replies: list[Any], *, atomic: bool
+    ) -> bool:
+        """Whether a part must be sent again: its slot has moved, or is moving."""
+        found = [replies[place] for place in part.places]
+        self._stale |= any(isinstance(each, MovedError | ClusterDownError) for each in found)
+        moved = next((each for each in found if isinstance(each, AskError)), None)
+        if isinstance(moved, MovedError):
+            part.target = self._named(moved, part)
+            return True
+        if moved is not None:
+            if atomic:
+                # A transaction is for one node: it waits until all of its keys are there.
+                return True
+            await self._follow(commands, part, replies, self._named(moved, part))
+        return any(isinstance(replies[place], TryAgainError) for place in part.places)
 
     async def _ask(self, master: HostPort, commands: Sequence[Command], *, atomic: bool) -> list[Any]:
         try:
             return await self._node(master).pipe(commands, atomic=atomic)
-        except (MovedError, ClusterDownError) as error:
+        except (AskError, ClusterDownError) as error:
             # Of a transaction that was not executed: no command of it was.
             return [error] * len(commands)
         except (RedisError, OSError) as error:
@@ -235,12 +245,10 @@ class ClusterMasters:
             (answer,) = await self._node(asked).pipe([("CLUSTER SLOTS",)], atomic=False)
         if isinstance(answer, RedisError):
             raise answer
-        ranges, there = [], {asked}
-        for first, last, *nodes in answer:
-            named = [(_host(host and host.decode(), asked), int(port)) for host, port, *_ in nodes]
-            ranges.append((int(first), int(last), named[0]))
-            there.update(named)
-        return ranges, there
+        try:
+            return _read_slots(answer, asked)
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
+            raise InvalidResponse(f"an answer to CLUSTER SLOTS that can't be read: {error}") from error
 
     async def _believe(self, ranges: Sequence[Range], there: set[HostPort]) -> None:
         """Take that for true, and leave nodes that are gone."""
@@ -253,6 +261,19 @@ class ClusterMasters:
 async def _close(nodes: Iterable[OneMaster]) -> None:
     # One that hangs is given up after a while, with an error that is of no use to anybody.
     await asyncio.gather(*(node.aclose() for node in nodes), return_exceptions=True)
+
+
+def _read_slots(answer: Any, asked: HostPort) -> tuple[Sequence[Range], set[HostPort]]:
+    ranges, there = [], {asked}
+    for first, last, *nodes in answer:
+        named = [
+            (_host(None if host is None else host.decode(), asked), int(port)) for host, port, *_ in nodes
+        ]
+        if not 0 <= first <= last < REDIS_CLUSTER_HASH_SLOTS:
+            raise ValueError(f"slots {first} to {last}")
+        ranges.append((int(first), int(last), named[0]))
+        there.update(named)
+    return ranges, there
 
 
 def _covered(ranges: Sequence[Range]) -> int:

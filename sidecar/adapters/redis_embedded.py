@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import shlex
 import shutil
 import signal
 import tempfile
@@ -36,8 +37,15 @@ START_TIMEOUT = 120.0
 STOP_TIMEOUT = 10.0
 """Seconds that the server has to stop before it is killed. With each write fsynced, none is lost."""
 
+SETTLED = 10.0
+FIRST_PAUSE, LAST_PAUSE = 0.1, 2.0
+"""Seconds before the start of a server that had not settled when it ended: at first, and in the end."""
+
 MAX_LOG = 1 << 20
 """Bytes of the server's log; a longer one is put aside when the server starts."""
+
+_DAMAGED = "reading the append only file"
+"""In what redis-server says of a file that it can't load: more than a write that was cut short."""
 
 CONFIG = """\
 # Written by the sidecar at each start: changes are lost.
@@ -127,6 +135,7 @@ class EmbeddedRedis:
         self._cleanup.callback(os.close, lock)
         await self._stop_leftover()
         self._process = await self._launch()
+        self._say_up()
         self._supervisor = asyncio.create_task(self._supervise(), name="embedded-redis")
 
     async def _stop_leftover(self) -> None:
@@ -174,7 +183,6 @@ class EmbeddedRedis:
                 process.kill()
                 await process.wait()
             raise
-        log.info("the embedded redis-server is up", pid=process.pid)
         return process
 
     async def _spawn(self) -> asyncio.subprocess.Process:
@@ -224,19 +232,38 @@ class EmbeddedRedis:
         raise StoreSetupError(f"the embedded redis-server does not answer: {self._last_words()}")
 
     def _last_words(self) -> str:
-        """The end of the server's log."""
+        """The end of the server's log, and what to do where its file is damaged."""
         try:
             lines = self._log.read_text(encoding="utf-8", errors="replace").split("\n")
         except OSError:
             lines = []
         said = [line.strip() for line in lines if line.strip()]
-        return f"{said[-1] if said else 'it said nothing'} (see {self._log})"
+        last = said[-1] if said else "it said nothing"
+        return f"{last} (see {self._log}){self._mending() if _DAMAGED in last else ''}"
+
+    def _mending(self) -> str:
+        """What the operator does about a damaged file. The wheel has no redis-check-aof."""
+        file = shlex.quote(str(self.directory / "appendonly.aof"))
+        # The server is that program too, when it is called so.
+        check = f"exec -a redis-check-aof {shlex.quote(str(self._executable))} --fix {file}"
+        return f": copy {file} aside, then run `bash -c {shlex.quote(check)}`, which cuts it at the damage"
 
     async def _supervise(self) -> None:
-        """Start the server again whenever it ends, for as long as the sidecar lives."""
+        """Start the server again whenever it ends, for as long as the sidecar lives.
+
+        On a full disk it starts, and ends with the first change: then it is started with pauses in between,
+        and the log has it once.
+        """
+        pause = 0.0
         while self._process is not None:
+            up_since = time.monotonic()
             code = await self._process.wait()
-            log.warning("the embedded redis-server ended: starting it again", code=code)
+            if time.monotonic() - up_since > SETTLED:
+                pause = 0.0
+            if pause == 0:
+                log.warning("the embedded redis-server ended: starting it again", code=code)
+            await asyncio.sleep(pause)
+            pause = min(max(FIRST_PAUSE, 2 * pause), LAST_PAUSE)
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(StoreSetupError),
                 wait=wait_exponential(multiplier=0.1, max=5),
@@ -244,6 +271,11 @@ class EmbeddedRedis:
             ):
                 with attempt:
                     self._process = await self._launch()
+            if pause == FIRST_PAUSE:
+                self._say_up()
+
+    def _say_up(self) -> None:
+        log.info("the embedded redis-server is up", pid=self.pid)
 
     async def _stop(self) -> None:
         process = self._process

@@ -2,13 +2,13 @@
 
 Either the server fsyncs before it answers (`appendfsync always`), or WAITAOF goes out right
 behind the change, on the same connection: from another connection, or inside Lua, WAITAOF
-returns at once.
+returns at once. So does WAIT, where replicas must have a change as well (redis_acks.py).
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import resources
 from typing import Any
 from weakref import WeakValueDictionary
@@ -17,8 +17,11 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 
+from sidecar.adapters.redis_acks import Acks
 from sidecar.adapters.redis_masters import Argument, Command, Masters, unavailable
+from sidecar.core.bounded import Bounded
 from sidecar.core.errors import (
+    BadRecord,
     BoundOtherwise,
     ClientPaused,
     ClientRevoked,
@@ -27,6 +30,7 @@ from sidecar.core.errors import (
     NodeTaken,
     NoSuchClient,
     NoSuchWebhook,
+    NotLeading,
     QuotaExceeded,
     SidecarError,
     SlotOutOfRange,
@@ -40,11 +44,10 @@ from sidecar.timings import Timed, Timings
 
 log = structlog.get_logger(__name__)
 
-FSYNC_TIMEOUT_MS = 4_000
-"""How long WAITAOF may wait; below the socket's timeout, so that the answer still comes."""
-
 BATCH = 256
 """Records that are read in one pipeline."""
+
+_COMPLAINTS = 1_000
 
 REFUSALS: Mapping[str, type[SidecarError]] = {
     error.reason: error
@@ -63,6 +66,7 @@ REFUSALS: Mapping[str, type[SidecarError]] = {
         MailboxFull,
         TooManyWebhooks,
         NoSuchWebhook,
+        NotLeading,
     )
 }
 """What the scripts answer instead of `ok`, by slug."""
@@ -86,6 +90,11 @@ class Script:
         return ("EVAL", self.text, len(keys), *keys, *args)
 
 
+async def unfenced() -> int:
+    """The fence where nobody leads, and nobody is kept from anything: 0."""
+    return 0
+
+
 class RedisLink:
     """One Redis, or the masters of a Cluster, for all that is kept there.
 
@@ -93,21 +102,22 @@ class RedisLink:
     what it should: the text says what. No change is tried again in here: one whose answer was
     lost may have happened or not, and its sender repeats it.
 
-    A change with `durable=False` does not wait for WAITAOF: for what may be lost in a crash.
+    A change with `durable=False` waits for neither disk nor replicas: for what may be lost in a crash.
+    `fence` is asked before what only the one that leads may change, and raises NotLeading (lease.py).
     """
 
-    def __init__(
-        self, masters: Masters, *, waitaof: bool, writers: int, timings: Timings | None = None
-    ) -> None:
-        """`waitaof`, `writers`: as RedisStore takes them."""
+    def __init__(self, masters: Masters, *, acks: Acks, writers: int, timings: Timings | None = None) -> None:
+        """`acks`: what a durable change waits for; `writers`: as RedisStore takes it."""
+        self.fence: Callable[[], Awaitable[int]] = unfenced
         self._masters = masters
         self._timings = timings or Timings()
-        self._waitaof = waitaof
-        self._worked = False
-        self._failing = ""
+        self._acks = acks
+        self._worked, self._failing = False, ""
+        self._calls = self._turned = 0
         self._asking = "_RO"
         self._writers = asyncio.Semaphore(writers)
         self._locks: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._complained: Bounded[bytes, None] = Bounded(_COMPLAINTS)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -124,6 +134,19 @@ class RedisLink:
         Within this process alone: one sidecar writes an LND's records.
         """
         return self._locks.setdefault(name, asyncio.Lock())
+
+    @contextmanager
+    def passing_over(self, entry: bytes) -> Iterator[None]:
+        """Leave out of a list what can't be read in it: it must not cost all the others.
+
+        It is said in the log once for each `entry`, a field's name or a client's id.
+        """
+        try:
+            yield
+        except BadRecord as error:
+            if entry not in self._complained:
+                self._complained[entry] = None
+                log.warning("a record in Redis can't be read: it is left out", entry=entry, error=str(error))
 
     async def read(
         self, *commands: Command, atomic: bool = False, masters: Masters | None = None
@@ -204,13 +227,19 @@ class RedisLink:
         what: str,
         *,
         durable: bool = True,
+        at_once: bool = False,
     ) -> list[Any]:
-        """Run a script. Returns what it says behind `ok`; `what` names it in errors."""
-        with self._noticed("changes"):
+        """Run a script. Returns what it says behind `ok`; `what` names it in errors.
+
+        `at_once`: it waits for no other changes.
+        """
+        with self._noticed(*_changes(durable=durable)):
             try:
-                reply: list[Any] = await self._change(script.by_hash(keys, args), durable=durable)
+                reply: list[Any] = await self._change(
+                    script.by_hash(keys, args), durable=durable, at_once=at_once
+                )
             except NoScriptError:
-                reply = await self._change(script.by_text(keys, args), durable=durable)
+                reply = await self._change(script.by_text(keys, args), durable=durable, at_once=at_once)
         slug: str = reply[0].decode()
         if slug == "ok":
             return reply[1:]
@@ -218,7 +247,7 @@ class RedisLink:
 
     async def change_command(self, *command: Argument, durable: bool = True) -> None:
         """Run one command that changes something."""
-        with self._noticed("changes"):
+        with self._noticed(*_changes(durable=durable)):
             await self._change(command, durable=durable)
 
     async def change_together(self, *commands: Command) -> None:
@@ -230,7 +259,7 @@ class RedisLink:
         await self._change_all(commands, atomic=False)
 
     async def _change_all(self, commands: Sequence[Command], *, atomic: bool) -> None:
-        with self._noticed("changes"):
+        with self._noticed(*_changes(durable=False)):
             async with self._writers:
                 replies = await self._masters.send(commands, atomic=atomic)
             for reply in replies:
@@ -239,47 +268,59 @@ class RedisLink:
 
     async def probe(self, key: str) -> None:
         """Make a change on each master."""
-        with self._noticed("changes"):
+        with self._noticed(*_changes(durable=True), everywhere=True):
             keys = await self._masters.probe_keys(key)
-        changes = (self.change_command("SET", each, "1", "EX", "60") for each in keys)
-        for failure in await asyncio.gather(*changes, return_exceptions=True):
-            if failure is not None:
-                raise failure
+            changes = (self._change(("SET", each, "1", "EX", "60"), durable=True) for each in keys)
+            for outcome in await asyncio.gather(*changes, return_exceptions=True):
+                if isinstance(outcome, BaseException):
+                    raise outcome
 
     @contextmanager
-    def _noticed(self, what: str) -> Iterator[None]:
+    def _noticed(self, what: str, *more: str, everywhere: bool = False) -> Iterator[None]:
         """Say when Redis goes away and when it is back: once, not for each message.
 
-        Reads may go on while changes fail (a full disk, a replica): what failed must work again.
+        Reads may go on while changes fail (a full disk, a replica), and so may changes that wait for no
+        replica: what failed must work again, or what works only where that does, which names it as `more`.
+        Of a Cluster all masters must, which are asked `everywhere`.
         """
+        self._calls += 1
+        # One that had begun before the last news says nothing of what has been since.
+        call = self._calls
         try:
             yield
+        except BadRecord:
+            # Of one client: Redis itself is there.
+            raise
         except StoreUnavailable as error:
-            if self._worked and not self._failing:
-                self._failing = what
+            if self._worked and not self._failing and call > self._turned:
+                self._failing, self._turned = what, self._calls
                 log.warning("Redis is away", failing=what, error=str(error))
             raise
         self._worked = True
-        if self._failing == what:
-            self._failing = ""
+        works_again = everywhere if self.clustered else self._failing in (what, *more)
+        if self._failing and works_again and call > self._turned:
+            self._failing, self._turned = "", self._calls
             log.info("Redis is back", working=what)
 
-    async def _change(self, command: Command, *, durable: bool) -> Any:
+    async def _change(self, command: Command, *, durable: bool, at_once: bool = False) -> Any:
         """Send a change and wait until it is as safe as it must be. Raises NoScriptError too."""
-        commands: list[Command] = [command]
-        if durable and self._waitaof:
-            commands.append(("WAITAOF", 1, 0, FSYNC_TIMEOUT_MS))
+        waits = self._acks.commands() if durable else ()
         with self._timings.measure(Timed.STORE, "change"):
-            async with self._writers:
-                reply, *fsynced = await self._masters.send(commands)
+            async with nullcontext() if at_once else self._writers:
+                reply, *answers = await self._masters.send([command, *waits])
         if isinstance(reply, NoScriptError):
             raise reply
-        for answer in (reply, *fsynced):
+        for answer in (reply, *answers):
             if isinstance(answer, RedisError):
                 raise unavailable(answer) from answer
-        if fsynced and int(fsynced[0][0]) < 1:
-            raise StoreUnavailable(f"Redis did not get a change onto its disk within {FSYNC_TIMEOUT_MS} ms")
+        self._acks.check(answers)
         return reply
+
+
+def _changes(*, durable: bool) -> Sequence[str]:
+    """What is known to work, or not, by a change."""
+    may_be_lost = "changes that may be lost"
+    return ("changes", may_be_lost) if durable else (may_be_lost,)
 
 
 def _is_unknown(error: BaseException | None) -> bool:

@@ -1,13 +1,11 @@
 """What is read of all clients at once, at the start and ever again: who is which node, on what terms."""
 
-import contextlib
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from sidecar.adapters.redis_link import RedisLink, Script
 from sidecar.adapters.redis_masters import Argument
 from sidecar.adapters.redis_records import QUOTA_FIELDS, Keys, to_client_id, to_node_id, to_terms, unpacked
-from sidecar.core.errors import StoreUnavailable
 from sidecar.core.model import ClientState, Quota, Terms
 
 SCAN_CLIENTS = Script("scan_clients")
@@ -38,9 +36,9 @@ class RedisListing:
         found: dict[bytes, Terms] = {}
         async for part in self._entries(self._keys.names, ("state", *QUOTA_FIELDS)):
             for _, holder, (state, *values) in part:
-                client_id = to_client_id(holder)
                 # What can't be read stops its own client, when it is loaded, and not all others here.
-                with contextlib.suppress(StoreUnavailable):
+                with self._link.passing_over(holder):
+                    client_id = to_client_id(holder)
                     if state is not None and (terms := to_terms(state, values)) != _USUAL:
                         found[client_id] = terms
         return found
@@ -53,9 +51,10 @@ class RedisListing:
         found: dict[bytes, bytes] = {}
         async for part in self._entries(self._keys.nodes, ("state", "node_id")):
             for node, holder, (state, bound_to) in part:
-                node_id, client_id = to_node_id(node), to_client_id(holder)
-                if state in _BOUND_STATES and bound_to == node_id:
-                    found[node_id] = client_id
+                with self._link.passing_over(node):
+                    node_id, client_id = to_node_id(node), to_client_id(holder)
+                    if state in _BOUND_STATES and bound_to == node_id:
+                        found[node_id] = client_id
         return found
 
     async def _entries(self, index: str, fields: Sequence[str]) -> AsyncIterator[Iterator[Entry]]:
@@ -65,9 +64,13 @@ class RedisListing:
         """
         if self._link.clustered:
             async for part in self._link.scan(index):
-                keys = [self._keys.client(to_client_id(holder)) for holder in part.values()]
+                clients: dict[bytes, bytes] = {}
+                for entry, holder in part.items():
+                    with self._link.passing_over(entry):
+                        clients[entry] = to_client_id(holder)
+                keys = [self._keys.client(client_id) for client_id in clients.values()]
                 records = await self._link.read(*(("HMGET", key, *fields) for key in keys))
-                yield zip(part.keys(), part.values(), records, strict=True)
+                yield zip(clients, (part[entry] for entry in clients), records, strict=True)
             return
         cursor, width = b"0", len(fields) + 2
         while True:

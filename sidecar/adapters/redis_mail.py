@@ -44,6 +44,9 @@ class RedisMail:
         the one with the most bytes where there are too many bytes, with the most letters where
         there are too many letters. `room` below 0 counts as 0: no mailbox need shrink.
 
+        Also one that leads no more may keep what it has in hand: a letter that is kept twice harms nobody,
+        one that is not kept is lost.
+
         Raises UnknownClient, ClientRevoked, ClientPaused, MailboxFull (with nothing changed),
         StoreUnavailable.
         """
@@ -88,10 +91,11 @@ class RedisMail:
         return found
 
     async def drop_mail(self, client_id: bytes, numbers: Sequence[int]) -> MailUse:
-        """Forget letters that arrived, and those that have expired. Raises StoreUnavailable.
+        """Forget letters that arrived, and those that have expired. Raises StoreUnavailable, NotLeading.
 
         Not durable: after a crash of Redis a letter may arrive a second time.
         """
+        await self._link.fence()
         what = f"client {client_id.hex()}"
         args: list[Argument] = [client_id.hex(), *numbers]
         reply = await self._link.change(DROP_MAIL, self._mailbox(client_id), args, what, durable=False)
@@ -105,7 +109,9 @@ class RedisMail:
         """What each client's mailbox held when it was last touched: approximate."""
         found: dict[bytes, MailUse] = {}
         async for part in self._link.scan(self._keys.mail_uses):
-            found |= {to_client_id(client_id): to_mail_use(entry) for client_id, entry in part.items()}
+            for client_id, entry in part.items():
+                with self._link.passing_over(client_id):
+                    found[to_client_id(client_id)] = to_mail_use(entry)
         return found
 
     async def forget(self, client_id: bytes) -> None:

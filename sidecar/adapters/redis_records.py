@@ -20,6 +20,7 @@ and for all clients of a node, each in a Cluster slot of its own:
     sis:<node>:nodes                      hash: wallet's node id (hex) -> client id (hex)
     sis:<node>:mail                       hash: client id (hex) -> letters:bytes:newest_ms:change
     sis:<node>:webhooks                   hash: wallet's node id (hex) -> unneeded since, or ''
+    sis:<node>:lease                      hash: which sidecar leads (lua/lease.lua)
 
 Ids are in hex, so that `redis-cli` shows keys that can be typed. <node> in front, the first 16 digits
 of LND's node id, lets several LNDs share a Redis.
@@ -35,9 +36,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ParamSpec, TypeVar
 
-from sidecar.core.errors import StoreUnavailable
+from sidecar.core.errors import BadRecord
 from sidecar.core.mailbox import Letter, LetterNote, MailUse, Queue
 from sidecar.core.model import (
+    MAX_RATE,
     BoundBy,
     Client,
     ClientState,
@@ -56,19 +58,22 @@ NODE_DIGITS = 16
 NODE_ID_SIZE = 33
 """Bytes of a node id, and of a path_key."""
 
+_MOST_DIGITS = 20
+_U32 = 0xFFFF_FFFF
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def readable(parse: Callable[P, T]) -> Callable[P, T]:
-    """Let `parse` say of a record that we did not write that the store can't be used as it is."""
+    """Let `parse` raise BadRecord, and nothing else, for a record that we did not write."""
 
     @functools.wraps(parse)
     def checked(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return parse(*args, **kwargs)
         except (KeyError, ValueError, zlib.error) as error:
-            raise StoreUnavailable(f"Redis holds a record that can't be read: {error}") from error
+            raise BadRecord(f"Redis holds a record that can't be read: {error}") from error
 
     return checked
 
@@ -84,6 +89,7 @@ class Keys:
         self.nodes = self.prefix + "nodes"
         self.mail_uses = self.prefix + "mail"
         self.webhook_nodes = self.prefix + "webhooks"
+        self.lease = self.prefix + "lease"
         self.probe = self.prefix + "probe"
 
     def client(self, client_id: bytes) -> str:
@@ -114,6 +120,9 @@ class Keys:
 QUOTA_FIELDS = tuple(each.name for each in fields(Quota))
 """A client's own limits stand in its record under these names; what is not there is the server's."""
 
+FENCE = b"fence"
+"""The field of a client's record that tells which leader has changed it last, by the lease's fence."""
+
 _QUOTA_FIELDS = tuple((name, name.encode()) for name in QUOTA_FIELDS)
 _NO_QUOTA = Quota()
 
@@ -127,13 +136,32 @@ def _to_quota(record: Record) -> Quota:
     found: dict[str, Any] = {}
     for name, encoded in _QUOTA_FIELDS:
         if (text := record.get(encoded)) is not None:
-            found[name] = float(text) if name == "requests_per_second" else int(text)
+            found[name] = _rate(text) if name == "requests_per_second" else whole(text, _U32)
     return Quota(**found) if found else _NO_QUOTA
+
+
+def whole(text: bytes | str, most: int = 10**15) -> int:
+    """A number as our scripts and we write them, `most` at most: beyond the default Lua is not exact.
+
+    Raises ValueError.
+    """
+    # int() takes spaces, signs and underscores as well, and our scripts do not.
+    if not text.isdigit() or len(text) > _MOST_DIGITS or (number := int(text)) > most:
+        raise ValueError(f"{text[:_MOST_DIGITS]!r} where a number is due")
+    return number
+
+
+def _rate(text: bytes) -> float:
+    rate = float(text)
+    # Written so that it refuses what is no number, too.
+    if not 0 < rate <= MAX_RATE:
+        raise ValueError(f"a rate of {rate}")
+    return rate
 
 
 @readable
 def to_terms(state: bytes, values: Sequence[bytes | None]) -> Terms:
-    """The terms of a client by its state and QUOTA_FIELDS. Raises StoreUnavailable if they are not ours."""
+    """The terms of a client by its state and QUOTA_FIELDS. Raises BadRecord if they are not ours."""
     pairs = zip(QUOTA_FIELDS, values, strict=True)
     quota = _to_quota({name.encode(): value for name, value in pairs if value is not None})
     return Terms(quota, paused=ClientState(state.decode()) is ClientState.PAUSED)
@@ -157,13 +185,13 @@ def client_fields(client: Client) -> list[bytes | str | int]:
 
 @readable
 def to_client_id(text: bytes) -> bytes:
-    """The client id that a name or node points to. Raises StoreUnavailable if we did not write it."""
+    """The client id that a name or node points to. Raises BadRecord if we did not write it."""
     return bytes.fromhex(text.decode())
 
 
 @readable
 def to_node_id(text: bytes) -> bytes:
-    """A wallet's node id from its hex. Raises StoreUnavailable if we did not write it."""
+    """A wallet's node id from its hex. Raises BadRecord if we did not write it."""
     return _checked_node_id(bytes.fromhex(text.decode()))
 
 
@@ -175,16 +203,16 @@ def _checked_node_id(node_id: bytes) -> bytes:
 
 @readable
 def to_client(client_id: bytes, record: Record) -> Client:
-    """The client of a record. Raises StoreUnavailable if we did not write it."""
+    """The client of a record. Raises BadRecord if we did not write it."""
     node_id, bound_by = record.get(b"node_id"), record.get(b"bound_by")
     timestamps = record.get(b"timestamps")
     return Client(
         client_id=client_id,
         name=record[b"name"].decode(),
         state=ClientState(record[b"state"].decode()),
-        generation=int(record[b"generation"]),
+        generation=whole(record[b"generation"], _U32),
         quota=_to_quota(record),
-        created_at=int(record[b"created_at"]),
+        created_at=whole(record[b"created_at"]),
         node_id=None if node_id is None else _checked_node_id(node_id),
         bound_by=None if bound_by is None else BoundBy(bound_by.decode()),
         timestamps=None if timestamps is None else TimestampForm(timestamps.decode()),
@@ -218,18 +246,18 @@ class LetterEntry:
 
 @readable
 def to_letter_entries(record: Record) -> list[LetterEntry]:
-    """The index of a mailbox, oldest letter first. Raises StoreUnavailable if we did not write it."""
+    """The index of a mailbox, oldest letter first. Raises BadRecord if we did not write it."""
     entries = []
     for number, entry in record.items():
         queue, sender, size, kept_at_ms, ends_ms, key = entry.decode().split(":")
         entries.append(
             LetterEntry(
-                number=int(number),
+                number=whole(number),
                 queue=Queue(queue),
                 sender=bytes.fromhex(sender),
-                size=int(size),
-                kept_at_ms=int(kept_at_ms),
-                ends_ms=int(ends_ms),
+                size=whole(size),
+                kept_at_ms=whole(kept_at_ms),
+                ends_ms=whole(ends_ms),
                 key=bytes.fromhex(key),
             )
         )
@@ -238,7 +266,7 @@ def to_letter_entries(record: Record) -> list[LetterEntry]:
 
 @readable
 def to_letter(entry: LetterEntry, packed: bytes) -> Letter:
-    """A letter from both its parts. Raises StoreUnavailable if they are not of one."""
+    """A letter from both its parts. Raises BadRecord if they are not of one."""
     letter = Letter(
         queue=entry.queue,
         to=packed[:NODE_ID_SIZE],
@@ -255,8 +283,8 @@ def to_letter(entry: LetterEntry, packed: bytes) -> Letter:
 
 @readable
 def to_mail_use(entry: bytes) -> MailUse:
-    """What a mailbox holds. Raises StoreUnavailable if we did not write it."""
-    letters, size, newest_ms, change = map(int, entry.split(b":"))
+    """What a mailbox holds. Raises BadRecord if we did not write it."""
+    letters, size, newest_ms, change = map(whole, entry.split(b":"))
     return MailUse(letters=letters, bytes=size, newest_ms=newest_ms, change=change)
 
 
@@ -265,16 +293,16 @@ def to_mail_use(entry: bytes) -> MailUse:
 
 @readable
 def to_webhook(app_name: bytes, entry: bytes) -> Webhook:
-    """A webhook of a node. Raises StoreUnavailable if we did not write it."""
+    """A webhook of a node. Raises BadRecord if we did not write it."""
     announced, failures, paused_until, paused, registered_at, url = entry.decode().split(":", 5)
     return Webhook(
         app_name=app_name.decode(),
         url=url,
-        registered_at=int(registered_at),
+        registered_at=whole(registered_at),
         state=WebhookState(
             announced=bool(int(announced)),
-            failures=int(failures),
-            paused_until=int(paused_until),
+            failures=whole(failures, _U32),
+            paused_until=whole(paused_until),
             paused=bool(int(paused)),
         ),
     )
@@ -282,8 +310,8 @@ def to_webhook(app_name: bytes, entry: bytes) -> Webhook:
 
 @readable
 def to_unneeded_since(entry: bytes) -> int | None:
-    """Since when nothing speaks for a node's webhooks. Raises StoreUnavailable if we did not write it."""
-    return int(entry) if entry else None
+    """Since when nothing speaks for a node's webhooks. Raises BadRecord if we did not write it."""
+    return whole(entry) if entry else None
 
 
 def packed_delivery(delivery: Delivery) -> str:
@@ -298,16 +326,22 @@ def packed_delivery(delivery: Delivery) -> str:
 
 @readable
 def to_delivery(packed: bytes) -> Delivery:
-    """A delivery. Raises StoreUnavailable if we did not write it."""
+    """A delivery. Raises BadRecord if we did not write it."""
     at_ms, tries, outcome, method, app_name = packed.decode().split(":", 4)
-    return Delivery(at_ms=int(at_ms), app_name=app_name, method=method, outcome=outcome, tries=int(tries))
+    return Delivery(
+        at_ms=whole(at_ms), app_name=app_name, method=method, outcome=outcome, tries=whole(tries, _U32)
+    )
 
 
 # --- replies in one ---------------------------------------------------------------------------------
 
 
+@readable
 def unpacked(reply: bytes) -> list[bytes | None]:
-    """The values of a reply that comes in one: their sizes in a line of text (-1: none), then all of them."""
+    """The values of a reply that comes in one: their sizes in a line of text (-1: none), then all of them.
+
+    Raises BadRecord.
+    """
     sizes, _, values = reply.partition(b"\n")
     found: list[bytes | None] = []
     start = 0
@@ -315,7 +349,7 @@ def unpacked(reply: bytes) -> list[bytes | None]:
         if size == b"-1":
             found.append(None)
         else:
-            end = start + int(size)
+            end = start + whole(size)
             found.append(values[start:end])
             start = end
     return found

@@ -18,7 +18,7 @@ from redis.asyncio.sentinel import (
     SentinelConnectionPool,
     SentinelManagedConnection,
 )
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, InvalidResponse, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sidecar.adapters.redis_masters import OneMaster
@@ -151,10 +151,16 @@ class _Sentinels(Sentinel):
 
     async def _ask(self, sentinel: Redis, service_name: str) -> tuple[dict[str, Any], HostPort | None]:
         """The master's state, and the address that clients are to use."""
-        state: dict[str, Any] = await sentinel.sentinel_master(service_name)  # type: ignore[assignment]
         named: tuple[bytes, int] | None
-        named = await sentinel.sentinel_get_master_addr_by_name(service_name)  # type: ignore[assignment]
-        return state, None if named is None else (named[0].decode(), named[1])
+        try:
+            state: dict[str, Any] = await sentinel.sentinel_master(service_name)  # type: ignore[assignment]
+            named = await sentinel.sentinel_get_master_addr_by_name(service_name)  # type: ignore[assignment]
+            return {"ip": None, "port": None, **state}, None if named is None else (
+                named[0].decode(),
+                named[1],
+            )
+        except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+            raise InvalidResponse(f"an answer that can't be read: {error}") from error
 
 
 def connect_sentinel(

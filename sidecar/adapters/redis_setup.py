@@ -6,6 +6,9 @@ A Redis that would lose invoices is refused, unless the operator accepts that by
     strict       the disk is
     everysec     Redis or its machine crashes within about a second of it
     none         Redis restarts, or evicts it
+
+With `replicas` so many of them must have it as well, on their disks where durability is strict and the server
+has WAITAOF: then it outlives a master whose place one of them takes.
 """
 
 from collections.abc import Awaitable, Callable
@@ -44,6 +47,9 @@ WRITERS = 96
 PASSING = (AskError, ClusterDownError, TryAgainError)
 """What a Cluster answers while it changes: a refusal that ends by itself."""
 
+PASSING_TEXTS = ("NOREPLICAS", "UNBLOCKED", "with replica instances")
+"""In what a master answers that lacks replicas (min-replicas-to-write), or that just became one itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerReport:
@@ -78,13 +84,20 @@ class ServerFacts:
 
 
 async def open_store(
-    url: str | None, datadir: Path, node_id: bytes, durability: str, timings: Timings | None = None
+    url: str | None,
+    datadir: Path,
+    node_id: bytes,
+    durability: str,
+    timings: Timings | None = None,
+    *,
+    replicas: int = 0,
 ) -> RedisStore:
     """A store that is ready for use; `close` it in the end.
 
-    `url` None means the embedded server in `datadir`. `node_id` is LND's, 33 bytes. Raises
-    ConfigError for a bad setting, StoreSetupError when the Redis or the data directory must
-    be mended first, StoreUnavailable when Redis does not answer: try again.
+    `url` None means the embedded server in `datadir`. `node_id` is LND's, 33 bytes. `replicas`: how many
+    must have a change before it is acknowledged. Raises ConfigError for a bad setting, StoreSetupError
+    when the Redis or the data directory must be mended first, StoreUnavailable when Redis does not
+    answer: try again.
     """
     try:
         wanted = Durability(durability)
@@ -98,11 +111,12 @@ async def open_store(
     else:
         masters, where = connect(url), place(url)
     try:
-        report = await check_server(masters, wanted, where)
+        report = await check_server(masters, wanted, where, replicas)
         store = RedisStore(
             masters,
             node_id,
             waitaof=report.waitaof,
+            replicas=replicas,
             writers=WRITERS,
             description=report.description,
             timings=timings,
@@ -120,11 +134,13 @@ async def open_store(
 # --- checking -----------------------------------------------------------------------------------
 
 
-async def check_server(masters: Masters, durability: Durability, where: str) -> ServerReport:
+async def check_server(
+    masters: Masters, durability: Durability, where: str, replicas: int = 0
+) -> ServerReport:
     """Ask a Redis what it is, and whether it keeps what it is given as `durability` says.
 
-    Of a Cluster each master is asked. Raises StoreSetupError, whose text says what to set or to accept;
-    StoreUnavailable.
+    Of a Cluster each master is asked. `replicas`: how many are waited for; whether they are there the first
+    change shows. Raises StoreSetupError, whose text says what to set or to accept; StoreUnavailable.
     """
     try:
         found = [(each.where, await _ask(each.redis)) for each in await masters.each()]
@@ -132,14 +148,14 @@ async def check_server(masters: Masters, durability: Durability, where: str) -> 
         raise _refusal(error, where) from error
     if not masters.clustered:
         ((_, facts),) = found
-        return judge(facts, durability, where)
+        return judge(facts, durability, where, replicas=replicas)
     for each, facts in found:
         if facts.role != "master":
             raise StoreUnavailable(f"Redis: the Cluster {where} is changing masters")
         report = judge(facts, durability, each, clustered=True)
     if len({facts.has_waitaof for _, facts in found}) > 1:
         raise StoreSetupError(f"the Cluster {where} has masters before and after Redis 7.2: update the older")
-    details = _details(facts, durability, waitaof=report.waitaof)
+    details = _details(facts, durability, replicas, waitaof=report.waitaof)
     description = f"{facts.name} {facts.version} {where} (Cluster of {len(found)}, {', '.join(details)})"
     return ServerReport(description, report.waitaof)
 
@@ -154,7 +170,7 @@ def _refusal(error: Exception, where: str) -> StoreSetupError | StoreUnavailable
         return StoreSetupError(f"Redis {where} refuses the user or password of redis.url")
     if isinstance(said, NoPermissionError):
         return StoreSetupError(f"Redis {where} lets this user do too little: {said}")
-    if isinstance(said, ResponseError) and not isinstance(said, PASSING):
+    if isinstance(said, ResponseError) and not _passes(said):
         return StoreSetupError(f"Redis {where} can't be used: {said}")
     return error if isinstance(error, StoreUnavailable) else unavailable(error)
 
@@ -183,7 +199,14 @@ async def _config(redis: Redis, name: str) -> str | None:
     return reply.get(name)
 
 
-def judge(facts: ServerFacts, durability: Durability, where: str, *, clustered: bool = False) -> ServerReport:
+def _passes(said: ResponseError) -> bool:
+    """Whether a refusal ends by itself."""
+    return isinstance(said, PASSING) or any(text in str(said) for text in PASSING_TEXTS)
+
+
+def judge(
+    facts: ServerFacts, durability: Durability, where: str, *, clustered: bool = False, replicas: int = 0
+) -> ServerReport:
     """Whether a server with these facts may be used, alone or in a Cluster. Raises StoreSetupError."""
     server = f"{facts.name} {facts.version} {where}"
     if facts.number < OLDEST:
@@ -210,7 +233,10 @@ def judge(facts: ServerFacts, durability: Durability, where: str, *, clustered: 
     waitaof = durability is Durability.STRICT and facts.has_waitaof
     if durability is Durability.STRICT:
         _judge_fsync(facts, server)
-    return ServerReport(_described(facts, durability, where, waitaof=waitaof), waitaof)
+    details = _details(facts, durability, replicas, waitaof=waitaof)
+    if where == "embedded":
+        return ServerReport(f"{facts.name} {facts.version} ({', '.join([where, *details])})", waitaof)
+    return ServerReport(f"{server} ({', '.join(details)})", waitaof)
 
 
 def _judge_fsync(facts: ServerFacts, server: str) -> None:
@@ -241,17 +267,12 @@ def _judge_fsync(facts: ServerFacts, server: str) -> None:
         )
 
 
-def _described(facts: ServerFacts, durability: Durability, where: str, *, waitaof: bool) -> str:
-    details = _details(facts, durability, waitaof=waitaof)
-    if where == "embedded":
-        return f"{facts.name} {facts.version} ({', '.join([where, *details])})"
-    return f"{facts.name} {facts.version} {where} ({', '.join(details)})"
-
-
-def _details(facts: ServerFacts, durability: Durability, *, waitaof: bool) -> list[str]:
+def _details(facts: ServerFacts, durability: Durability, replicas: int, *, waitaof: bool) -> list[str]:
     details = [f"AOF {facts.appendfsync or ''}".strip() if facts.aof else "no AOF"]
-    if waitaof and facts.appendfsync != "always":
+    if waitaof and (replicas or facts.appendfsync != "always"):
         details.append("WAITAOF")
+    if replicas:
+        details[-1] += f" + {replicas} replica{'' if replicas == 1 else 's'}"
     if durability is not Durability.STRICT:
         details.append(f"durability {durability.value}")
     return details
@@ -262,6 +283,6 @@ async def _prove(store: RedisStore, where: str) -> None:
     try:
         await store.probe()
     except StoreUnavailable as error:
-        if isinstance(error.__cause__, ResponseError) and not isinstance(error.__cause__, PASSING):
+        if isinstance(error.__cause__, ResponseError) and not _passes(error.__cause__):
             raise StoreSetupError(f"Redis {where} can't keep what it is given: {error.__cause__}") from error
         raise

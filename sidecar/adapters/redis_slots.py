@@ -5,8 +5,9 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar.adapters.redis_records import QUOTA_FIELDS, Record, readable, to_client, unpacked
+from sidecar.adapters.redis_records import QUOTA_FIELDS, Record, readable, to_client, unpacked, whole
 from sidecar.core.model import Family, Loaded, OfferTag, SlotMark, StoredInvoice, Usage
+from sidecar.core.wire import MAX_U64
 
 _LOADED = tuple(
     name.encode()
@@ -55,20 +56,20 @@ class SlotIndex:
 
 @readable
 def to_index(record: Record) -> SlotIndex:
-    """The slots in a client's record. Raises StoreUnavailable if we did not write it."""
+    """The slots in a client's record. Raises BadRecord if we did not write it."""
     slots = {}
     for name, entry in record.items():
         if name.isdigit():
             # The scripts would take `07` for another slot than `7`.
             if name[:1] == b"0" and name != b"0":
                 raise ValueError(f"a slot {name.decode()}")
-            slots[int(name)] = _to_entry(entry)
+            slots[whole(name, 0xFFFF)] = _to_entry(entry)
     return SlotIndex(slots)
 
 
 @readable
 def to_slot_entry(entry: bytes) -> SlotEntry:
-    """One of them. Raises StoreUnavailable if we did not write it."""
+    """One of them. Raises BadRecord if we did not write it."""
     return _to_entry(entry)
 
 
@@ -94,13 +95,13 @@ def packed_invoice(invoice: StoredInvoice) -> bytes:
 
 @readable
 def to_invoice(slot: int, entry: SlotEntry, packed: bytes) -> StoredInvoice:
-    """The invoice from both its parts. Raises StoreUnavailable if they are not of one."""
+    """The invoice from both its parts. Raises BadRecord if they are not of one."""
     created_at, stored_at, family, path_size, deflated = packed.split(b":", 4)
     if entry.size > MOST_BYTES:
         raise ValueError(f"the entry of slot {slot} counts {entry.size} bytes")
     inflate = zlib.decompressobj()
     # One byte more than there may be, and no more: what is in an import may claim to be anything.
-    body, path_end = inflate.decompress(deflated, entry.size + 1), int(path_size)
+    body, path_end = inflate.decompress(deflated, entry.size + 1), whole(path_size)
     if len(body) != entry.size or not inflate.eof or not 0 <= path_end <= entry.size:
         raise ValueError(f"slot {slot} has {len(body)} bytes or more, and its entry counts {entry.size}")
     return StoredInvoice(
@@ -109,14 +110,16 @@ def to_invoice(slot: int, entry: SlotEntry, packed: bytes) -> StoredInvoice:
         invoice=body[path_end:],
         forward_path=body[:path_end],
         family=Family(family.decode()),
-        created_at=int(created_at),
-        stored_at=int(stored_at),
+        # As its wallet wrote it.
+        created_at=whole(created_at, MAX_U64),
+        stored_at=whole(stored_at),
         expires_at=entry.expires_at,
     )
 
 
+@readable
 def to_loaded(client_id: bytes, slot: int, reply: bytes) -> Loaded:
-    """What load.lua answers. Raises StoreUnavailable if we did not write what it has found."""
+    """What load.lua answers. Raises BadRecord if we did not write what it has found."""
     now, entry, packed, *values = unpacked(reply)
     record = {name: value for name, value in zip(_LOADED, values, strict=True) if value is not None}
     if not record:

@@ -5,10 +5,12 @@ one step. Which name and which node is whose stands in Cluster slots of their ow
 a change is several, in an order in which a crash between two of them blocks nobody.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from sidecar.adapters.redis_acks import Acks
 from sidecar.adapters.redis_backup import RedisBackup
+from sidecar.adapters.redis_lease import RedisLease
 from sidecar.adapters.redis_link import BATCH, RedisLink, Script
 from sidecar.adapters.redis_listing import RedisListing
 from sidecar.adapters.redis_mail import RedisMail
@@ -21,6 +23,7 @@ from sidecar.core.errors import (
     NameTaken,
     NodeTaken,
     NoSuchClient,
+    NotLeading,
 )
 from sidecar.core.model import (
     CLIENT_ID_HEX,
@@ -53,7 +56,8 @@ DROP_INVOICES = Script("drop_invoices")
 class RedisStore:
     """ports.Store over one Redis, or a Cluster.
 
-    `mail` and `webhooks` are ports.MailStore and ports.WebhookStore on the same connections.
+    `mail`, `webhooks` and `lease` are ports.MailStore, ports.WebhookStore and ports.LeaseStore on the same
+    connections.
     Every method raises StoreUnavailable when Redis does not answer in time, or can't do
     what it should: the text says what. No change is tried again in here: one whose answer was
     lost may have happened or not, and its sender repeats it.
@@ -65,6 +69,7 @@ class RedisStore:
         node_id: bytes,
         *,
         waitaof: bool,
+        replicas: int = 0,
         writers: int = 16,
         description: str = "redis",
         timings: Timings | None = None,
@@ -72,19 +77,26 @@ class RedisStore:
     ) -> None:
         """Serve `node_id`'s records over a client from `redis_connect.connect`.
 
-        `waitaof`: each change waits for WAITAOF (see `redis_setup.check_server`).
+        `waitaof`: each change waits for WAITAOF (see `redis_setup.check_server`); `replicas`: how many
+        must have it as well, on their disks where it waits for WAITAOF.
         `writers`: changes at once. With `appendfsync everysec` each holds its connection
         for up to a second, and must leave connections for reading.
         `on_close`: what `close` does after it closed the connections.
         """
         self.description = description
-        self._link = RedisLink(masters, waitaof=waitaof, writers=writers, timings=timings)
+        acks = Acks(waitaof, replicas)
+        self._link = RedisLink(masters, acks=acks, writers=writers, timings=timings)
         self._keys = Keys(node_id)
         self._on_close = on_close
         self._listing = RedisListing(self._link, self._keys)
         self.mail = RedisMail(self._link, self._keys)
         self.webhooks = RedisWebhooks(self._link, self._keys)
         self.backup = RedisBackup(self._link, node_id)
+        self.lease = RedisLease(self._link, self._keys)
+
+    def fence_by(self, fence: Callable[[], Awaitable[int]]) -> None:
+        """Let only the one that leads change what wallets leave; `fence` as lease.Lease.confirmed."""
+        self._link.fence = fence
 
     async def close(self) -> None:
         """Close the connections, then stop the embedded server if there is one."""
@@ -111,16 +123,16 @@ class RedisStore:
         `mark_until` (seconds since the epoch) at least, never shorter than an earlier call
         asked for. `most` holds where the client's record has no limit of its own. Raises
         UnknownClient, ClientRevoked, ClientPaused, SlotOutOfRange, QuotaExceeded, StaleOffer,
-        StaleInvoice (with nothing changed), StoreUnavailable.
+        StaleInvoice, NotLeading (with nothing changed), StoreUnavailable.
         """
-        keys = self._keys
+        keys, fence = self._keys, await self._link.fence()
         reply = await self._link.change(
             SAVE,
             [keys.client(client_id), keys.slot(client_id, invoice.slot)],
             [
                 *(invoice.slot, invoice.tag.issued_at_ms, invoice.tag.nonce),
                 *(invoice.created_at, invoice.stored_at, invoice.expires_at, mark_until),
-                *(packed_invoice(invoice), invoice.size, most.slots, most.bytes),
+                *(packed_invoice(invoice), invoice.size, most.slots, most.bytes, fence),
             ],
             f"client {client_id.hex()} slot {invoice.slot}",
         )
@@ -166,19 +178,47 @@ class RedisStore:
         await self._link.change(DROP_ENTRY, [index], args, entry, durable=durable)
 
     async def list_clients(self) -> Sequence[tuple[Client, Usage]]:
-        """All clients with their use, by name. Raises StoreUnavailable."""
+        """All clients with their use, by name; without those whose records can't be read.
+
+        Raises StoreUnavailable.
+        """
         (names,) = await self._link.read(("HGETALL", self._keys.names))
-        ids = [to_client_id(names[name]) for name in sorted(names)]
+        ids = self._ids(names[name] for name in sorted(names))
         found: list[tuple[Client, Usage]] = []
         for start in range(0, len(ids), BATCH):
-            batch = ids[start : start + BATCH]
-            now, *records = await self._link.read(
-                ("TIME",), *(("HGETALL", self._keys.client(client_id)) for client_id in batch)
-            )
-            for client_id, record in zip(batch, records, strict=True):
+            found += await self._used(ids[start : start + BATCH])
+        return found
+
+    async def each_client(self) -> AsyncIterator[tuple[Client, Usage]]:
+        """All clients with their use, in no order and a few of them in memory at a time.
+
+        One that is added or removed meanwhile is in it or not, and while very many are removed one may come
+        twice: whoever counts them counts again soon. Raises StoreUnavailable.
+        """
+        async for part in self._link.scan(self._keys.names):
+            ids = self._ids(part.values())
+            for start in range(0, len(ids), BATCH):
+                for each in await self._used(ids[start : start + BATCH]):
+                    yield each
+
+    async def _used(self, ids: Sequence[bytes]) -> list[tuple[Client, Usage]]:
+        """Those of these clients that there are, with their use."""
+        now, *records = await self._link.read(
+            ("TIME",), *(("HGETALL", self._keys.client(client_id)) for client_id in ids)
+        )
+        found = []
+        for client_id, record in zip(ids, records, strict=True):
+            with self._link.passing_over(client_id):
                 if record:
                     usage = to_index(record).usage(int(now[0]))
                     found.append((to_client(client_id, record), usage))
+        return found
+
+    def _ids(self, holders: Iterable[bytes]) -> list[bytes]:
+        found = []
+        for holder in holders:
+            with self._link.passing_over(holder):
+                found.append(to_client_id(holder))
         return found
 
     async def find_client(self, name_or_id: str) -> Client:
@@ -288,8 +328,9 @@ class RedisStore:
 
         The index of nodes comes first, the client's record second: a crash between them leaves
         an entry that the record does not bear out, which counts for nothing. Raises
-        BoundOtherwise (for what is learnt), NodeTaken, NoSuchClient, StoreUnavailable.
+        BoundOtherwise and NotLeading (for what is learnt), NodeTaken, NoSuchClient, StoreUnavailable.
         """
+        fence = await self._link.fence() if by is BoundBy.LEARNT else 0
         async with self._link.lock(client_id):
             client = await self._client(client_id)
             if client is None or client.state is ClientState.REVOKED:
@@ -299,13 +340,13 @@ class RedisStore:
                     raise BoundOtherwise(f"client {client.name} is another node")
                 return client
             if node_id is None:
-                return await self._write_node(client_id, None, by)
+                return await self._write_node(client_id, None, by, fence)
             # Always behind the client's lock, so that no two wait for each other.
             async with self._link.lock(node_id):
                 await self._take_node(client_id, node_id)
                 try:
-                    return await self._write_node(client_id, node_id, by)
-                except (NoSuchClient, BoundOtherwise):
+                    return await self._write_node(client_id, node_id, by, fence)
+                except (NoSuchClient, BoundOtherwise, NotLeading):
                     await self._free_node(client_id, node_id)
                     raise
 
@@ -323,10 +364,10 @@ class RedisStore:
         args: list[Argument] = [node_id.hex(), client_id.hex(), expected, NodeTaken.reason]
         await self._link.change(TAKE_ENTRY, [self._keys.nodes], args, f"node {node_id.hex()}")
 
-    async def _write_node(self, client_id: bytes, node_id: bytes | None, by: BoundBy) -> Client:
+    async def _write_node(self, client_id: bytes, node_id: bytes | None, by: BoundBy, fence: int) -> Client:
         new = b"" if node_id is None else node_id
         key, what = self._keys.client(client_id), f"client {client_id.hex()}"
-        before, flat = await self._link.change(BIND, [key], [new, by.value], what)
+        before, flat = await self._link.change(BIND, [key], [new, by.value, fence], what)
         if before not in (b"", new):
             await self._free_node(client_id, before)
         return _flat_client(client_id, flat)

@@ -44,8 +44,9 @@ class RedisWebhooks:
 
         A new one starts with a state of its own. One with the same URL keeps its state and its
         `registered_at`, without failures and the pause that they brought. Either speaks for keeping
-        the node's webhooks. Raises TooManyWebhooks (with nothing changed), StoreUnavailable.
+        the node's webhooks. Raises TooManyWebhooks and NotLeading (with nothing changed), StoreUnavailable.
         """
+        await self._link.fence()
         keys, node = self._keys, node_id.hex()
         async with self._link.lock(node_id):
             (unneeded,) = await self._link.read(("HGET", keys.webhook_nodes, node))
@@ -65,7 +66,11 @@ class RedisWebhooks:
         return [to_webhook(app_name, record[app_name]) for app_name in sorted(record)]
 
     async def remove_webhook(self, node_id: bytes, app_name: str) -> None:
-        """Forget a webhook; return once that is on disk. Raises NoSuchWebhook, StoreUnavailable."""
+        """Forget a webhook; return once that is on disk.
+
+        Raises NoSuchWebhook, NotLeading, StoreUnavailable.
+        """
+        await self._link.fence()
         async with self._link.lock(node_id):
             (left,) = await self._on_webhook(REMOVE_WEBHOOK, node_id, app_name)
             if int(left) == 0:
@@ -101,21 +106,25 @@ class RedisWebhooks:
         """Every node with webhooks, and since when (seconds) nothing has spoken for keeping them."""
         found: dict[bytes, int | None] = {}
         async for part in self._link.scan(self._keys.webhook_nodes):
-            found |= {to_node_id(node): to_unneeded_since(since) for node, since in part.items()}
+            for node, since in part.items():
+                with self._link.passing_over(node):
+                    found[to_node_id(node)] = to_unneeded_since(since)
         return found
 
     async def mark_unneeded(self, node_id: bytes, since: int | None) -> None:
         """Remember since when nothing speaks for keeping a node's webhooks; None: something does.
 
-        Not durable: what a crash of Redis undoes is found out again.
+        Not durable: what a crash of Redis undoes is found out again. Raises NotLeading, StoreUnavailable.
         """
+        await self._link.fence()
         args: list[Argument] = [node_id.hex(), "" if since is None else since]
         await self._link.change(
             MARK_UNNEEDED, [self._keys.webhook_nodes], args, f"node {node_id.hex()}", durable=False
         )
 
     async def forget_webhooks(self, node_id: bytes) -> None:
-        """Forget a node's webhooks and deliveries. Raises StoreUnavailable."""
+        """Forget a node's webhooks and deliveries. Raises NotLeading, StoreUnavailable."""
+        await self._link.fence()
         keys = self._keys
         async with self._link.lock(node_id):
             await self._link.change_command("DEL", keys.webhooks(node_id), keys.deliveries(node_id))

@@ -16,7 +16,7 @@ from sidecar.core.errors import LndDenied, LndUnavailable
 log = structlog.get_logger(__name__)
 
 QUEUE_SIZE = 1_000
-"""Updates that may wait for the reader; of onion messages that is at most 33 MB."""
+"""Updates that may wait for the reader; of onion messages that is at most 66 MB."""
 
 # A stream that lived this long (seconds) was a good one: the next is opened without waiting.
 _SETTLED = 5.0

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,8 +33,8 @@ class Watched(Protocol):
     async def probe(self) -> None:
         """Prove that a change is kept. Raises StoreUnavailable."""
 
-    async def list_clients(self) -> Sequence[tuple[Client, Usage]]:
-        """All clients with their use. Raises StoreUnavailable."""
+    def each_client(self) -> AsyncIterator[tuple[Client, Usage]]:
+        """All clients with their use, a few of them in memory at a time. Raises StoreUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +126,15 @@ class Vitals:
         """Count all clients; while Redis is away the last count stands."""
         now = asyncio.get_running_loop().time
         start = now()
+        states: Counter[str] = Counter()
+        totals = [0, 0, 0, 0]
         try:
-            clients = await self._store.list_clients()
+            async for client, usage in self._store.each_client():
+                states[client.state.value] += 1
+                of_one = (usage.slots, usage.bytes, *self._allowed(client))
+                totals = [total + one for total, one in zip(totals, of_one, strict=True)]
         except StoreUnavailable:
             return
         finally:
             self._counted_at, self._took = now(), now() - start
-        allowed = [self._allowed(client) for client, _ in clients]
-        self.census = Census(
-            clients=Counter(client.state.value for client, _ in clients),
-            slots=sum(usage.slots for _, usage in clients),
-            bytes=sum(usage.bytes for _, usage in clients),
-            slots_allowed=sum(slots for slots, _ in allowed),
-            bytes_allowed=sum(size for _, size in allowed),
-        )
+        self.census = Census(states, *totals)

@@ -147,6 +147,7 @@ class WebhookNotifier:
         """Tell all webhooks of a node: now, or once when the cooldown of this method is over."""
         if self._cooldowns.ask(node_id, method, self._clock.now_ms()):
             self._add(_Errand(node_id, method))
+            self._count_lost()
 
     def announce(self, node_id: bytes, app_name: str) -> None:
         """Send webhook_registered to this one webhook, unless it got it already."""
@@ -166,6 +167,11 @@ class WebhookNotifier:
                 errand.dropped = True
                 for task in errand.resting:
                     task.cancel()
+
+    def _count_lost(self) -> None:
+        """Count what waited for the end of a cooldown and had no room."""
+        if lost := self._cooldowns.take_lost():
+            self._counters["wake.dropped.cooldowns-full"] += lost
 
     def _add(self, errand: _Errand) -> None:
         if self._errand_count >= self._settings.queue:
@@ -349,7 +355,7 @@ class WebhookNotifier:
             self._drop("removed")
             return None
         job.webhook = webhook
-        if webhook.state.paused or webhook.state.paused_until * 1000 > self._clock.now_ms():
+        if self._notifications.is_paused(webhook):
             self._drop("paused")
             return None
         # "The LSP MUST send this notification to this webhook before sending any other notifications to

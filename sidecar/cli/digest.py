@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sidecar.core.model import Role
+
 if TYPE_CHECKING:
     from sidecar.rpc.sidecar.v1 import admin_pb2
 
@@ -163,6 +165,17 @@ def lasted(seconds: float) -> str:
         if count or parts or unit == "s":
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2])
+
+
+# --- who leads -------------------------------------------------------------------------------------
+
+
+def role(status: "admin_pb2.GetStatusResponse") -> str:
+    """What a server does among those beside one LND, in a few words; an older one does not say."""
+    if status.role == Role.LEADS.value:
+        return f"{status.role}, as {status.leader}" if status.leader else status.role
+    who = f"{status.leader} leads" if status.leader else "which one leads is not known yet"
+    return f"{status.role}: {who}" if status.role else ""
 
 
 # --- answers over time ----------------------------------------------------------------------------

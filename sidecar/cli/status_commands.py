@@ -24,6 +24,7 @@ UNBOUND = 120
 """Columns of `sidecar top` where there is no terminal."""
 
 _FACTS = ("version", "node_id", "lnd_version", "mode", "network", "redis", "durability", "stream_up")
+_LEASE = ("role", "leader")
 _TOTALS = ("started_at_ms", "clients", "slots_used", "bytes_used", "queued")
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
@@ -66,7 +67,7 @@ def status(args: argparse.Namespace, settings: Settings) -> str:
 
 def _status_json(answer: "admin_pb2.GetStatusResponse") -> dict[str, Any]:
     return {
-        **{name: getattr(answer, name) for name in (*_FACTS, *_TOTALS)},
+        **{name: getattr(answer, name) for name in (*_FACTS, *_LEASE, *_TOTALS)},
         "mailbox": {"messages": answer.mail_letters, "bytes": answer.mail_bytes},
         "counters": dict(sorted(answer.counters.items())),
         "seconds": [_seconds_json(each) for each in answer.seconds],
@@ -92,6 +93,7 @@ def _status_text(answer: "admin_pb2.GetStatusResponse", now_ms: int) -> str:
     started = answer.started_at_ms
     pairs: list[tuple[str, object]] = [
         *((name.replace("_", " "), getattr(answer, name)) for name in _FACTS[:-1]),
+        *([("role", printable(digest.role(answer)))] if answer.role else []),
         ("onion messages", "arriving" if answer.stream_up else "not arriving: LND is away"),
         ("waiting in line", f"{answer.queued} onion messages"),
         (

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sidecar.cli import digest
 from sidecar.cli.digest import LIMITS, ONION, WAKES, Count, Frame
+from sidecar.core.model import Role
 from sidecar.core.webhooks import printable
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def _head(frame: Frame, age: float, hint: str) -> list[RenderableType]:
         ("sidecar ", "bold"),
         (printable(status.version), "bold"),
         f"  {printable(status.network)}  node {node}",
+        # Of one that leads, as nearly all do, nothing is said.
+        ("" if status.role in ("", Role.LEADS.value) else f"  {printable(digest.role(status))}", _POOR),
     )
     up = ""
     if status.started_at_ms:

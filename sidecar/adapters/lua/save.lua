@@ -2,7 +2,9 @@
 -- KEYS: 1 client record, 2 slot
 -- ARGV: 1 slot number, 2 issued_at_ms, 3 nonce, 4 created_at, 5 stored_at, 6 expires_at,
 --       7 mark_until, 8 packed invoice, 9 its size when unpacked,
---       10 slots and 11 bytes of a client whose record does not say
+--       10 slots and 11 bytes of a client whose record does not say, 12 the leader's fence, 0 for none
+-- An invoice that is good by the caller's clock and past by Redis's is kept as long, counted from now, and
+-- so is its mark: of two clocks that are apart, a short time to live must not end before it begins.
 -- Returns {'ok', slots used, bytes used}, or {reason} of the refusal and nothing changed.
 --
 -- The record maps a slot's number to 'bytes:expires_at:mark_until:issued_at_ms:created_at:nonce', so that
@@ -20,6 +22,10 @@ end
 if not client.state then
   return {'unknown-client'}
 end
+local fence, last = tonumber(ARGV[12]), tonumber(client.fence or 0)
+if fence > 0 and fence < last then
+  return {'not-leading'}
+end
 if client.state == 'paused' then
   return {'client-paused'}
 end
@@ -34,6 +40,10 @@ end
 local now = tonumber(redis.call('TIME')[1])
 local issued_at_ms, created_at = tonumber(ARGV[2]), tonumber(ARGV[4])
 local expires_at, mark_until, size = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
+if expires_at <= now and expires_at > tonumber(ARGV[5]) then
+  local ahead = now - tonumber(ARGV[5])
+  expires_at, mark_until = expires_at + ahead, mark_until + ahead
+end
 local slots, bytes, forgotten = 0, 0, {}
 for number, entry in pairs(entries) do
   local used, expires, marked, issued, created, nonce =
@@ -68,11 +78,14 @@ end
 -- corrected, must not be locked out.
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%d:%d:%d:%d:%d:', size, expires_at, mark_until,
   issued_at_ms, math.min(created_at, tonumber(ARGV[5]))) .. ARGV[3])
+if fence > last then
+  redis.call('HSET', KEYS[1], 'fence', ARGV[12])
+end
 for _, number in ipairs(forgotten) do
   redis.call('HDEL', KEYS[1], number)
 end
 if expires_at > now then
-  redis.call('SET', KEYS[2], ARGV[8], 'EXAT', ARGV[6])
+  redis.call('SET', KEYS[2], ARGV[8], 'EXAT', string.format('%d', expires_at))
   slots, bytes = slots + 1, bytes + size
 else
   redis.call('DEL', KEYS[2])

@@ -3,6 +3,8 @@
 isort:skip_file
 The sidecar's admin services: what the `sidecar` command talks to.
 Each error is a google.rpc.Status with a google.rpc.ErrorInfo whose `reason` is a slug (docs/errors.md).
+A server that stands by beside one that leads refuses every call that changes something, with
+FAILED_PRECONDITION `stands-by`; GetStatus tells which one leads.
 """
 
 from collections import abc as _abc
@@ -1311,6 +1313,8 @@ class GetStatusResponse(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     PROBLEMS_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     node_id: _builtins.str
     lnd_version: _builtins.str
@@ -1328,6 +1332,10 @@ class GetStatusResponse(_message.Message):
     mail_bytes: _builtins.int
     queued: _builtins.int
     """onion messages that LND has streamed and nobody has taken yet"""
+    role: _builtins.str
+    """"leads" or "stands by" """
+    leader: _builtins.str
+    """which server leads, by its lease.name; empty while it is not known"""
     @_builtins.property
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """what was done and dropped since the start, by reason"""
@@ -1359,10 +1367,12 @@ class GetStatusResponse(_message.Message):
         queued: _builtins.int = ...,
         seconds: _abc.Iterable[Global___Seconds] | None = ...,
         problems: _abc.Iterable[Global___Problem] | None = ...,
+        role: _builtins.str = ...,
+        leader: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_used", b"bytes_used", "clients", b"clients", "counters", b"counters", "durability", b"durability", "lnd_version", b"lnd_version", "mail_bytes", b"mail_bytes", "mail_letters", b"mail_letters", "mode", b"mode", "network", b"network", "node_id", b"node_id", "problems", b"problems", "queued", b"queued", "redis", b"redis", "seconds", b"seconds", "slots_used", b"slots_used", "started_at_ms", b"started_at_ms", "stream_up", b"stream_up", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_used", b"bytes_used", "clients", b"clients", "counters", b"counters", "durability", b"durability", "leader", b"leader", "lnd_version", b"lnd_version", "mail_bytes", b"mail_bytes", "mail_letters", b"mail_letters", "mode", b"mode", "network", b"network", "node_id", b"node_id", "problems", b"problems", "queued", b"queued", "redis", b"redis", "role", b"role", "seconds", b"seconds", "slots_used", b"slots_used", "started_at_ms", b"started_at_ms", "stream_up", b"stream_up", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,8 @@
 isort:skip_file
 The sidecar's admin services: what the `sidecar` command talks to.
 Each error is a google.rpc.Status with a google.rpc.ErrorInfo whose `reason` is a slug (docs/errors.md).
+A server that stands by beside one that leads refuses every call that changes something, with
+FAILED_PRECONDITION `stands-by`; GetStatus tells which one leads.
 """
 
 from collections import abc as _abc
