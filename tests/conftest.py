@@ -3,16 +3,46 @@
 import os
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sidecar import logs
+from tests.faults.ledger import LEDGER
 from tests.harness.beside import LNDS, sidecar_beside
 from tests.harness.lnd_process import LndProcess
 from tests.harness.shell import Served, Shell
 from tests.harness.sidecar_process import SidecarProcess
 
+_LEDGER = "ledger"
+
 logs.route()  # so that caplog sees what is logged
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How often the faults of tests/faults come back."""
+    parser.addoption("--rounds", type=int, default=5, help="rounds of each fault (tests/faults)")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what one process of several has seen to the one that shows the table."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_LEDGER] = LEDGER.dump()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what one of them has seen."""
+    LEDGER.take(getattr(node, "workeroutput", {}).get(_LEDGER, []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was promised, and what was not kept."""
+    if lines := LEDGER.table():
+        terminalreporter.write_sep("=", "promises")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(wrapper=True)

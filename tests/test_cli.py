@@ -13,7 +13,6 @@ import tempfile
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -362,12 +361,15 @@ async def test_ctrl_c_is_exit_130(shell: Shell) -> None:
             asked.set()
 
     silent = await asyncio.start_unix_server(listen, shell.make_socket_path())
+    # A shell's jobs in the background ignore Ctrl-C, and so would what these tests start there.
+    heed = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+        " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sidecar", "status"),
+        *(sys.executable, "-c", heed, "-m", "sidecar", "status"),
         stderr=asyncio.subprocess.PIPE,
         env={"HOME": str(shell.home), "PYTHONPATH": str(ROOT)},
-        # A shell's jobs in the background ignore Ctrl-C, and so would what these tests start there.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     await asked.wait()
     # Until gRPC has begun the call and waits for its answer: nothing tells that.

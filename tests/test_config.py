@@ -111,6 +111,7 @@ SAMPLES = {
     "redis.urlfile": "/url",
     "redis.passwordfile": "/password",
     "redis.durability": "none",
+    "redis.replicas": "2",
     "datadir": "/elsewhere",
     "client.ttl": "90d",
     "client.slots": "3",
@@ -132,6 +133,8 @@ SAMPLES = {
     "lsps5.ports": "443,8443",
     "lsps5.private_networks": "10.0.0.0/8,fd00::/8",
     "lsps5.cafile": "/ca",
+    "lease.time": "18s",
+    "lease.name": "left",
     "admin.listen": "[::]:8443",
     "admin.tlscert": "/cert",
     "admin.tlskey": "/key",
@@ -156,7 +159,7 @@ def test_every_option_can_come_from_every_source(name: str, home: Path) -> None:
     """Flag, variable and file read an option with the same eyes; it is known where it came from."""
     text, option = SAMPLES[name], options.find(name)
     beside = {each: value for each, value in BESIDE.items() if each != name}
-    if name == "redis.passwordfile":
+    if name in ("redis.passwordfile", "redis.replicas"):
         beside["redis.url"] = "redis://r"
     file = home / "all.toml"
     file.write_text(f'{name} = "{text}"\n')
@@ -178,7 +181,7 @@ def test_every_option_can_come_from_every_source(name: str, home: Path) -> None:
 
 def test_what_is_shown_can_be_given_again() -> None:
     """Every text but the secret's is one that the setting reads, to the same value."""
-    of_the_url = ("redis.url", "redis.urlfile", "redis.passwordfile")
+    of_the_url = ("redis.url", "redis.urlfile", "redis.passwordfile", "redis.replicas")
     given = {name: text for name, text in SAMPLES.items() if name not in of_the_url}
     for flags in ({}, given):
         settings = config.load(flags, {})
@@ -310,6 +313,9 @@ def test_lnds_port_is_its_own_default(text: str, address: str) -> None:
         ("redis.url", ["redis+cluster://", "redis+cluster://r,", "redis+cluster://r:x", "redis+clutser://r"]),
         ("redis.url", ["unix+cluster://r", "redis://r,s:x", "redis+cluster://r,s:x", "redis+cluster://r#"]),
         ("redis.durability", ["", "always"]),
+        ("redis.replicas", ["", "-1", "11", "all"]),
+        ("lease.time", ["", "1s", "61s", "2.5s"]),
+        ("lease.name", ["a\nb", "a\0b", "n" * 65]),
         ("client.ttl", ["", "59", "-1", "1.5h", "1y", "5 d", "3651d", "9" * 5_000, "\u0663\u0660d"]),
         ("client.slots", ["", "0", "-1", "1001", "ten", "1.0", "\u0661", "9" * 5_000]),
         ("client.bytes", ["0", "1073741825"]),
@@ -534,6 +540,18 @@ def test_the_embedded_redis_has_no_password(given: dict[str, str]) -> None:
         "redis.passwordfile: '/p' from the flag --redis.passwordfile is not allowed:"
         " give redis.url as well, or redis.urlfile"
     )
+
+
+@pytest.mark.parametrize("given", [{}, {"redis.url": "embedded"}])
+def test_the_embedded_redis_has_no_replicas(given: dict[str, str]) -> None:
+    """Each change would wait for what never comes; one of a URL's, from a file too, may have them."""
+    assert refusal({"redis.replicas": "1", **given}) == (
+        "redis.replicas: '1' from the flag --redis.replicas is not allowed:"
+        " give redis.url as well, or redis.urlfile: the embedded one has no replicas"
+    )
+    for place in ({"redis.url": "redis://r"}, {"redis.urlfile": "/url"}):
+        assert config.load({"redis.replicas": "1", **place}, {}).redis.replicas == 1
+    config.load({"redis.replicas": "0", **given}, {})
 
 
 @pytest.mark.parametrize("url", ["redis://:hunter2@r", "embedded"])

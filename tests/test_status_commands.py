@@ -112,6 +112,24 @@ def test_status_of_a_server_that_says_little_is_short(told: Told, tmp_path: Path
     assert len(text.splitlines()) == 12
 
 
+@pytest.mark.parametrize(
+    ("role", "leader", "line"),
+    [
+        ("leads", "left", "leads, as left"),
+        ("leads", "", "leads"),
+        ("stands by", "left", "stands by: left leads"),
+        ("stands by", "", "stands by: which one leads is not known yet"),
+        ("stands by", "a\x1bb", r"stands by: a\\x1bb leads"),
+    ],
+)
+def test_status_tells_who_leads(told: Told, tmp_path: Path, role: str, leader: str, line: str) -> None:
+    """Of several sidecars beside one LND; for scripts as two words."""
+    told.status = a_status(role=role, leader=leader)
+    assert re.search(f"^role +{line}$", run(["status"], tmp_path), re.MULTILINE)
+    found = json.loads(run(["status", "--json"], tmp_path))
+    assert (found["role"], found["leader"]) == (role, leader)
+
+
 def test_status_for_scripts_has_all_that_there_is(told: Told, tmp_path: Path) -> None:
     """The keys that it always had, and the new ones."""
     told.status = a_status(

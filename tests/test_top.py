@@ -88,6 +88,18 @@ def test_the_head_tells_what_the_server_stands_on() -> None:
     assert third.startswith("clients 12  slots 66")
 
 
+def test_the_head_tells_who_leads_where_this_one_does_not() -> None:
+    """Of one that leads nothing is said: nearly all do."""
+
+    def first(role: str = "", leader: str = "") -> str:
+        return drawn(Frame(a_sample(0, a_status(role=role, leader=leader))), 120)[0]
+
+    assert "  stands by: left leads" in first("stands by", "left")
+    assert "  stands by: which one leads is not known yet" in first("stands by")
+    assert "left" not in first("leads", "left")
+    assert "stands" not in first()
+
+
 def test_the_head_agrees_with_the_clients_below() -> None:
     """The server's own sums may be some seconds old: nobody shall see 0 slots above a client with 3."""
     clients = [a_client("alice", 3, bytes_used=1_000), a_client("bob", 2, bytes_used=2_000)]

@@ -30,7 +30,7 @@ from tests.harness.shell import Shell
 
 NODE = bytes.fromhex("02") + bytes(range(32))
 Open = Callable[..., Awaitable[RedisStore]]
-"""The fixture `opened`: url=None, datadir, durability="strict" to a store."""
+"""The fixture `opened`: url=None, datadir, durability="strict", replicas=0 to a store."""
 
 SAFE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
 
@@ -203,9 +203,10 @@ async def opened(tmp_path: Path) -> AsyncIterator[Open]:
     stores: list[RedisStore] = []
 
     async def open_one(
-        url: str | None = None, datadir: Path | None = None, durability: str = "strict"
+        url: str | None = None, datadir: Path | None = None, durability: str = "strict", replicas: int = 0
     ) -> RedisStore:
-        store = await open_store(url, datadir or tmp_path / "data", NODE, durability)
+        folder = datadir or tmp_path / "data"
+        store = await open_store(url, folder, NODE, durability, replicas=replicas)
         stores.append(store)
         return store
 

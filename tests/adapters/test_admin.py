@@ -17,6 +17,7 @@ from tests.harness.admin_world import NODE, STATUS, Refusal, Running
 from tests.harness.allowed import DEFAULTS as DEFAULT_SETTINGS
 from tests.harness.allowed import LIMITS
 from tests.harness.mail_contract import ALICE, BOB, PLENTY, ROOM, a_letter
+from tests.harness.shell import telling
 from tests.harness.store_contract import an_invoice, until
 
 # --- clients ------------------------------------------------------------------------------------
@@ -318,6 +319,14 @@ async def test_status_is_what_the_server_says(running: Running) -> None:
     for name in ("version", "node_id", "lnd_version", "mode", "network", "redis", "durability", "stream_up"):
         assert getattr(status, name) == getattr(STATUS, name)
     assert dict(status.counters) == STATUS.counters
+    assert (status.role, status.leader) == ("leads", "")
+
+
+async def test_status_of_one_that_stands_by_names_who_leads(running: Running) -> None:
+    """So that whoever asks finds that one."""
+    running.service._status = telling(replace(STATUS, leads=False, leader="left"))
+    status = await running.stub.GetStatus(admin_pb2.GetStatusRequest())
+    assert (status.role, status.leader) == ("stands by", "left")
 
 
 # --- errors -------------------------------------------------------------------------------------

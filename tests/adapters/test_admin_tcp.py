@@ -1,7 +1,9 @@
 """The admin server over TCP: TLS always, a token in every call, and files that may change."""
 
 import asyncio
+import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
@@ -384,3 +386,29 @@ async def test_a_bad_ca_file_is_named(world: TcpWorld, content: bytes | None, ma
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=rf"admin\.cafile: .*{match}"):
         await asyncio.to_thread(remote, world, cafile=path)
+
+
+async def test_connections_of_strangers_are_bounded_and_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may connect may hold a connection without a token: so many at once, and not for long."""
+    assert (admin_server.MAX_CONNECTIONS, admin_server.IDLE) == (100, 60)
+    few = {"grpc.max_allowed_incoming_connections": 3, "grpc.max_connection_idle_ms": 1_000}
+    assert few.keys() <= dict(admin_server._OPTIONS).keys()
+    monkeypatch.setattr(admin_server, "_OPTIONS", tuple((dict(admin_server._OPTIONS) | few).items()))
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    trusting.set_alpn_protocols(["h2"])
+    async with TcpWorld(tmp_path) as world, asyncio.timeout(20):
+        host, _, port = world.server.address.rpartition(":")
+        held = [await asyncio.open_connection(host, int(port), ssl=trusting) for _ in range(3)]
+        for _, writer in held:
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+        with pytest.raises(OSError, match=r".*"):
+            await asyncio.open_connection(host, int(port), ssl=trusting)
+        for reader, writer in held:
+            with contextlib.suppress(OSError):
+                await reader.read()  # until it is hung up
+            writer.close()
+        async with world.channel() as channel:
+            await version(channel, *bearer())

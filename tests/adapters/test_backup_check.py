@@ -115,7 +115,7 @@ async def test_a_key_that_we_do_not_have_is_refused(key: str) -> None:
         (b"name", b"al ice\n", "is no name"),
         (b"name", b"00" * 10, "is no name"),
         (b"slots", b"1000000000", "slots: 1000000000 is not allowed"),
-        (b"requests_per_second", b"nan", "requests_per_second: nan is not allowed"),
+        (b"requests_per_second", b"nan", "a rate of nan"),
         (b"0", b"+1:2:3:4:5:nonce", "entry is not ours"),
         (b"00", b"1:2:3:4:5:nonce", "a slot 00"),
     ],

@@ -153,6 +153,15 @@ async def test_a_running_server_is_asked(served: Served) -> None:
     saw(found["server.losses"], Level.WARNING, "queue-full: 3", "sidecar top")
 
 
+async def test_a_server_that_stands_by_names_who_leads(served: Served) -> None:
+    """What it says of itself; it answers all that the doctor asks."""
+    served.leader = "left"
+    served.service._status = telling(replace(STATUS, leads=False, leader="left"))
+    found = await look(served.datadir)
+    saw(found["server.role"], Level.OK, "stands by: left leads")
+    saw(found["webhooks"], Level.INFO, "none is registered")
+
+
 async def test_the_last_notification_of_each_webhook_counts(served: Served) -> None:
     """Older ones do not, nor those of webhooks that are gone; neither host nor URL is shown."""
     async with grpc.aio.insecure_channel(socket_target(served.path)) as channel:

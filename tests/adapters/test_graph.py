@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -401,3 +402,24 @@ async def test_a_peer_that_hangs_up_at_once_is_no_route(world: World) -> None:
     world.sim.node.connect = hang_up  # type: ignore[method-assign,assignment]
     with pytest.raises(NoRoute, match="hung up"):
         await asyncio.wait_for(world.graph.dial(ANN), 5)
+
+
+async def test_few_of_lnds_longest_answers_are_asked_for_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Megabytes each on a large node, and strangers choose whom to ask for: 64 at once would be too many."""
+    inside, most, real = 0, 0, world.lnd.call
+
+    async def call(*args: Any, **more: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        try:
+            return await real(*args, **more)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(world.lnd, "call", call)
+    nodes = [keys.public_key(number.to_bytes(32, "big")) for number in range(1, 40)]
+    await asyncio.gather(*map(world.graph.relays_to, nodes))
+    assert most == 4

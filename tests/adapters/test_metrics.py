@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from sidecar.adapters.redis_connect import connect_socket
 from sidecar.adapters.redis_setup import open_store
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.adapters.vitals import Census, Condition, Vitals
-from sidecar.core.errors import PeerNotConnected, StoreUnavailable
+from sidecar.core.errors import NotLeading, PeerNotConnected, Replayed, StoreUnavailable
 from sidecar.core.model import Client, Usage
 from sidecar.core.webhooks import ONION_MESSAGE_INCOMING, WEBHOOK_REGISTERED
 from sidecar.rpc import lightning_pb2 as ln
@@ -120,6 +120,13 @@ def test_what_is_alerted_on_stands_at_nought_from_the_start() -> None:
     assert shown['sidecar_message_seconds_count{outcome="done",type="invoice_request"}'] == 0
 
 
+def test_what_a_takeover_counts_stands_at_nought_from_the_start() -> None:
+    """It comes in one burst, which rate() would miss."""
+    shown = series(registry_of({}))
+    for reason in (NotLeading.reason, Replayed.reason, "standby-full"):
+        assert shown[f'sidecar_messages_dropped_total{{reason="{reason}"}}'] == 0
+
+
 def test_each_way_in_which_a_post_fails_stands_at_nought_from_the_start() -> None:
     """Else the first of each kind would be missing in what is alerted on."""
     slugs = re.findall(r', "([a-z-]+)"\)', inspect.getsource(pushes._slug))
@@ -144,6 +151,7 @@ def test_gauges_show_the_moment() -> None:
     census = Census({"active": 2, "paused": 1}, slots=3, bytes=900, slots_allowed=30, bytes_allowed=9_000)
     facts = Facts(
         {"version": "1.2", "mode": "native"},
+        leads=True,
         stream_up=True,
         redis_up=False,
         queued=4,
@@ -156,6 +164,7 @@ def test_gauges_show_the_moment() -> None:
     shown = series(new_registry(SidecarCollector(lambda: facts), Timings()))
     wanted = {
         'sidecar_build_info{mode="native",version="1.2"}': 1,
+        "sidecar_leads": 1,
         "sidecar_stream_up": 1,
         "sidecar_redis_up": 0,
         "sidecar_ready": 0,
@@ -172,6 +181,7 @@ def test_gauges_show_the_moment() -> None:
         "sidecar_mail_bytes_allowed": 7_000,
     }
     assert {name: shown[name] for name in wanted} == wanted
+    assert series(registry_of({}))["sidecar_leads"] == 0
 
 
 def test_the_process_is_shown_too_and_nothing_twice() -> None:
@@ -200,11 +210,12 @@ class Watched:
         if self.away:
             raise StoreUnavailable("away")
 
-    async def list_clients(self) -> Sequence[tuple[Client, Usage]]:
+    async def each_client(self) -> AsyncIterator[tuple[Client, Usage]]:
         """As RedisStore."""
         if self.away:
             raise StoreUnavailable("away")
-        return self.clients
+        for each in self.clients:
+            yield each
 
 
 async def test_it_is_ready_when_lnd_streams_and_redis_keeps_changes() -> None:

@@ -24,6 +24,7 @@ from sidecar.core.errors import (
 )
 from sidecar.core.wire import encode_tlvs
 from sidecar.ports import NodeKey, OnionTransport, Received
+from sidecar.rpc import lightning_pb2 as ln
 from tests.harness.counted import Counted
 from tests.harness.sim_lnd import SimulatedLnd
 from tests.harness.sim_node import Mode
@@ -382,3 +383,18 @@ async def test_a_finish_ends_a_reader_that_waits_and_one_that_has_not_begun(tmp_
         later = NativeOnions(at.lnd, at.count)
         later.finish()
         assert await read(later) == []
+
+
+@MODES
+async def test_what_is_too_long_for_an_onion_takes_no_place_in_the_queue(tmp_path: Path, mode: Mode) -> None:
+    """BOLT 4 has two sizes; what waits is bounded in bytes by that of the larger."""
+    async with running(tmp_path, mode) as at, reading(at) as got:
+        for size in (onion.LARGE_PACKET + 1, 65_000, onion.LARGE_PACKET):
+            data = bytes(33) + size.to_bytes(2, "big") + bytes(size)
+            if mode == "native":
+                update = ln.OnionMessageUpdate(peer=bytes(33), path_key=bytes(33), onion=bytes(size))
+                at.sim.node.onions.send(update)
+            else:
+                at.sim.node.customs.send(ln.CustomMessage(peer=bytes(33), type=513, data=data))
+        assert len((await asyncio.wait_for(got.get(), 10)).onion) == onion.LARGE_PACKET
+        assert at.counted["bad-onion-message"] == 2

@@ -1,6 +1,8 @@
 """A real Cluster of three masters: the stores' contracts on it, and what moving slots do to them."""
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from tests.harness.backup_scene import backup_of, each, exported, furnish
 from tests.harness.binding_contract import BindingContract
 from tests.harness.mail_contract import MailContract
 from tests.harness.redis_groups import SAFE, Cluster, Node, changed_again, eventually, free_ports, silent_port
-from tests.harness.store_contract import StoreContract, a_client, a_node, an_invoice, later, until
+from tests.harness.store_contract import StoreContract, a_client, a_node, a_tag, an_invoice, later, until
 from tests.harness.webhook_contract import WebhookContract
 
 SECRET = "s3cret-word"
@@ -84,6 +86,28 @@ async def clients_everywhere(cluster: Cluster, store: RedisStore, keys: Keys) ->
         if len(found) == 3:
             return found
     raise AssertionError("two hundred clients on fewer than three masters")
+
+
+async def test_what_other_masters_do_does_not_say_that_redis_is_back(
+    cluster: Cluster, store: RedisStore, node_id: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One takes no changes, for hours: it is said once, and once when all of them do."""
+    caplog.set_level(logging.INFO, "sidecar.adapters.redis_link")
+    clients = await clients_everywhere(cluster, store, Keys(node_id))
+    ill = cluster.nodes[0]
+    ill.command("CONFIG", "SET", "min-replicas-to-write", "1")
+    try:
+        for _ in range(3):
+            for port, client in clients.items():
+                with pytest.raises(StoreUnavailable) if port == ill.port else contextlib.nullcontext():
+                    await store.rotate_client(client.client_id)
+            with pytest.raises(StoreUnavailable):
+                await store.probe()
+    finally:
+        ill.command("CONFIG", "SET", "min-replicas-to-write", "0")
+    await store.probe()
+    said = [each.msg["event"] for each in caplog.records if isinstance(each.msg, dict)]
+    assert said == ["Redis is away", "Redis is back"]
 
 
 # --- one connection -------------------------------------------------------------------------------
@@ -195,28 +219,86 @@ async def test_while_a_slot_moves_its_keys_are_found_where_they_are(
     cluster.end_move(slot, source)
 
 
-async def test_a_client_whose_keys_are_in_two_places_is_away_for_that_moment(
-    cluster: Cluster, store: RedisStore, node_id: bytes
-) -> None:
-    """TRYAGAIN: nothing of it is answered or changed in part."""
-    client, invoice = a_client(), an_invoice()
+async def half_moved(cluster: Cluster, store: RedisStore, keys: Keys) -> tuple[Client, int, Node, Node]:
+    """A client whose record is at one master, and its invoice at another; its slot, and both."""
+    client = a_client()
     await store.add_client(client)
-    await store.save(client.client_id, invoice, until())
-    keys = Keys(node_id)
+    await store.save(client.client_id, an_invoice(), until())
     slot, source = cluster.owner(keys.client(client.client_id))
     target = neighbour(cluster, source)
     cluster.begin_move(slot, source, target)
     cluster.move_keys(slot, source, target, keys.slot(client.client_id, 0).encode())
-    with pytest.raises(StoreUnavailable):
-        await store.save(client.client_id, an_invoice(tag=later(invoice.tag)), until())
-    with pytest.raises(StoreUnavailable):
-        await store.load(client.client_id, 0)
+    return client, slot, source, target
+
+
+def moved_back(cluster: Cluster, slot: int, source: Node, target: Node) -> None:
+    """End a move that has begun, and undo it."""
     cluster.move_keys(slot, source, target)
     cluster.end_move(slot, target)
-    assert (await store.load(client.client_id, 0)).invoice == invoice
-    cluster.begin_move(slot, target, source)
-    cluster.move_keys(slot, target, source)
-    cluster.end_move(slot, source)
+    cluster.move(slot, target, source)
+
+
+async def test_a_client_whose_keys_are_in_two_places_is_served_when_they_are_together(
+    cluster: Cluster, store: RedisStore, node_id: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRYAGAIN: nothing was read or changed, so it is tried again while the move goes on."""
+    monkeypatch.setattr(redis_cluster, "PAUSE", 0.02)
+    client, slot, source, target = await half_moved(cluster, store, Keys(node_id))
+    before = int(source.client.info("stats")["total_error_replies"])
+    newer = an_invoice(tag=later(a_tag()))
+    saving = asyncio.create_task(store.save(client.client_id, newer, until()))
+    loading = asyncio.create_task(store.load(client.client_id, 0))
+    await until_refused(source, before)
+    assert not saving.done()
+    assert not loading.done()
+    await asyncio.to_thread(cluster.move_keys, slot, source, target)
+    await asyncio.gather(saving, loading)
+    assert (await loading).invoice is not None
+    assert (await store.load(client.client_id, 0)).invoice == newer
+    cluster.end_move(slot, target)
+    cluster.move(slot, target, source)
+
+
+async def until_refused(node: Node, errors: int) -> None:
+    """Wait until a server has refused two more commands than it had."""
+    async with asyncio.timeout(10):
+        while int(node.client.info("stats")["total_error_replies"]) < errors + 2:  # noqa: ASYNC110 - another process's
+            await asyncio.sleep(0.01)
+
+
+async def test_a_transaction_waits_until_its_keys_are_together(
+    cluster: Cluster, store: RedisStore, node_id: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is told to ask elsewhere was not executed; half of it would be somewhere else."""
+    monkeypatch.setattr(redis_cluster, "PAUSE", 0.02)
+    keys = Keys(node_id)
+    client, slot, source, target = await half_moved(cluster, store, keys)
+    before = int(source.client.info("stats")["total_error_replies"])
+    commands = (("HLEN", keys.client(client.client_id)), ("EXISTS", keys.slot(client.client_id, 0)))
+    reading = asyncio.create_task(store._link.read(*commands, atomic=True))
+    await until_refused(source, before)
+    assert not reading.done()
+    await asyncio.to_thread(cluster.move_keys, slot, source, target)
+    await asyncio.to_thread(cluster.end_move, slot, target)
+    fields, there = await reading
+    assert fields > 0
+    assert there == 1
+    cluster.move(slot, target, source)
+
+
+async def test_a_client_whose_keys_stay_in_two_places_is_away(
+    cluster: Cluster, store: RedisStore, node_id: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is answered or changed in part; whoever waits is told so in the end."""
+    monkeypatch.setattr(redis_cluster, "PAUSE", 0.001)
+    client, slot, source, target = await half_moved(cluster, store, Keys(node_id))
+    with pytest.raises(StoreUnavailable, match="moving slot"):
+        await store.save(client.client_id, an_invoice(tag=later(a_tag())), until())
+    with pytest.raises(StoreUnavailable, match="moving slot"):
+        await store.load(client.client_id, 0)
+    moved_back(cluster, slot, source, target)
+    loaded = await store.load(client.client_id, 0)
+    assert loaded.invoice is not None
 
 
 # --- masters that die -----------------------------------------------------------------------------
@@ -225,7 +307,7 @@ async def test_a_client_whose_keys_are_in_two_places_is_away_for_that_moment(
 @pytest.mark.slow
 async def test_what_was_acknowledged_is_served_after_a_masters_death(new_redis: Path, opened: Open) -> None:
     """Killed at once: its replica takes over, and changes work again by themselves; other slots go on."""
-    cluster = Cluster(new_redis, replica=True)
+    cluster = Cluster(new_redis, replicas=1)
     try:
         await asyncio.to_thread(cluster.start)
         store = await opened(cluster.url)

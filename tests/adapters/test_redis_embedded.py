@@ -27,6 +27,14 @@ def embedded_of(store: RedisStore) -> EmbeddedRedis:
     return embedded
 
 
+async def killed_and_up_again(embedded: EmbeddedRedis) -> None:
+    """SIGKILL, and another one is there."""
+    pid = embedded.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await once(lambda: embedded.pid not in {None, pid})
+
+
 async def once(condition: Callable[[], bool]) -> None:
     """Wait for what a process that is not ours does."""
     async with asyncio.timeout(10):
@@ -81,11 +89,7 @@ async def test_the_embedded_server_is_started_again_when_it_is_killed(
     store, client, invoice = await opened(), a_client(), an_invoice()
     await store.add_client(client)
     await store.save(client.client_id, invoice, until())
-    embedded = embedded_of(store)
-    pid = embedded.pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    await once(lambda: embedded.pid not in {None, pid})
+    await killed_and_up_again(embedded_of(store))
     assert (await store.load(client.client_id, 0)).invoice == invoice
     assert said(caplog) == [logging.WARNING]
 
@@ -107,6 +111,18 @@ async def test_a_server_that_can_not_be_started_again_is_tried_until_it_can(
     await once(lambda: embedded.pid is not None)
     assert (await store.load(client.client_id, 0)).client == client
     assert said(caplog) == [logging.WARNING, logging.ERROR]
+
+
+async def test_a_server_that_ends_again_and_again_is_said_to_have_ended_once(
+    opened: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a full disk it starts, and ends with the first change: each time would be thousands of lines."""
+    caplog.set_level(logging.INFO)
+    embedded = embedded_of(await opened())
+    for _ in range(4):
+        await killed_and_up_again(embedded)
+    assert said(caplog).count(logging.WARNING) == 1
+    assert sum("is up" in str(record.msg) for record in caplog.records) == 2
 
 
 VICTIM = """
@@ -175,6 +191,26 @@ async def test_a_broken_file_is_told_and_not_overwritten(opened: Open, tmp_path:
     with pytest.raises(StoreSetupError, match=r"ended: .*redis\.log"):
         await opened()
     assert aof.read_bytes() == b"not an append-only file" * 100
+
+
+async def test_garbage_behind_the_file_is_mended_as_the_error_says(opened: Open, tmp_path: Path) -> None:
+    """A power cut may leave zeros there: the command that is told cuts them off, and nothing else."""
+    datadir = tmp_path / "it's here"
+    store, client, invoice = await opened(datadir=datadir), a_client(), an_invoice()
+    await store.add_client(client)
+    await store.save(client.client_id, invoice, until())
+    await store.close()
+    with (datadir / "redis/appendonly.aof").open("ab") as aof:
+        aof.write(bytes(1_000))
+    with pytest.raises(StoreSetupError, match="run `bash -c ") as refusal:
+        await opened(datadir=datadir)
+    (_, command, _) = str(refusal.value).split("`")
+    mending = await asyncio.create_subprocess_shell(
+        command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await mending.communicate(b"y\n")
+    assert b"with 1000 bytes" in said
+    assert (await (await opened(datadir=datadir)).load(client.client_id, 0)).invoice == invoice
 
 
 async def test_a_long_data_directory_works(opened: Open, tmp_path: Path) -> None:

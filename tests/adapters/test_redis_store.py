@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.adapters import redis_connect, redis_link, redis_store
+from sidecar.adapters import redis_acks, redis_connect, redis_store
 from sidecar.adapters.redis_masters import OneMaster
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.core.errors import (
@@ -119,6 +119,32 @@ async def test_an_invoice_that_has_ended_is_not_kept_and_its_mark_is(store: Redi
     assert await store.load(client.client_id, 0) == Loaded(client, mark, None)
     with pytest.raises(StaleInvoice):
         await store.save(client.client_id, replace(invoice, created_at=invoice.created_at - 1), until())
+
+
+async def test_what_is_good_by_our_clock_is_kept_by_a_redis_that_is_ahead(store: RedisStore) -> None:
+    """A clock that was set back by a day: what was acknowledged for an hour is there, from now on."""
+    client, invoice = a_client(), an_invoice()
+    day_ago = invoice.stored_at - 86_400
+    await store.add_client(client)
+    behind = replace(invoice, stored_at=day_ago, expires_at=day_ago + 3_600)
+    assert await store.save(client.client_id, behind, until()) == Usage(1, 1_000)
+    kept = (await store.load(client.client_id, 0)).invoice
+    assert kept is not None
+    left = kept.expires_at - invoice.stored_at
+    assert kept == replace(behind, expires_at=kept.expires_at)
+    assert 3_590 <= left <= 3_660
+
+
+async def test_the_mark_of_what_is_kept_by_a_redis_that_is_ahead_is_kept_as_long(store: RedisStore) -> None:
+    """An invoice that outlived its mark could be replaced by an earlier offer's."""
+    client, invoice = a_client(), an_invoice()
+    day_ago = invoice.stored_at - 86_400
+    await store.add_client(client)
+    behind = replace(invoice, tag=later(invoice.tag), stored_at=day_ago, expires_at=day_ago + 3_600)
+    await store.save(client.client_id, behind, day_ago + 7_200)
+    assert (await store.load(client.client_id, 0)).mark == SlotMark(behind.tag, day_ago)
+    with pytest.raises(StaleOffer):
+        await store.save(client.client_id, replace(behind, tag=invoice.tag), day_ago + 7_200)
 
 
 async def test_a_slot_whose_mark_has_ended_is_forgotten(store: RedisStore, server: Server) -> None:
@@ -276,7 +302,7 @@ async def test_a_change_that_is_not_on_disk_is_not_acknowledged(
     store = store_on(server, waitaof=True)
     client = a_client()
     await store.add_client(client)
-    monkeypatch.setattr(redis_link, "FSYNC_TIMEOUT_MS", 50)
+    monkeypatch.setattr(redis_acks, "FSYNC_TIMEOUT_MS", 50)
     server.command("CONFIG", "SET", "appendfsync", "no")
     with pytest.raises(StoreUnavailable, match="onto its disk"):
         await store.save(client.client_id, an_invoice(), until())
@@ -469,6 +495,38 @@ async def test_a_record_that_can_not_be_read_hides_no_others_terms(store: RedisS
         assert await store.terms() == {good.client_id: Terms(good.quota, paused=False)}
 
 
+@pytest.mark.parametrize(
+    "junk",
+    [
+        ("generation", "9" * 15),
+        ("generation", "-1"),
+        ("created_at", "1" * 400),
+        ("created_at", "-1"),
+        ("slots", str(1 << 32)),
+        ("requests_per_second", "nan"),
+        ("requests_per_second", "1e9"),
+        ("0", "junk"),
+        ("7" * 400, "1:2:3:4:5:nonce"),
+        ("node_id", "short"),
+    ],
+    ids=lambda junk: f"{junk[0][:20]}={junk[1][:20]}",
+)
+async def test_a_record_that_can_not_be_read_hides_no_other_client(
+    junk: tuple[str, str], store: RedisStore, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All others are listed and served; of this one the log tells once, and not that Redis is away."""
+    bad, good = a_client("bad"), a_client("good")
+    for client in (bad, good):
+        await store.add_client(client)
+    server.command("HSET", key_of(bad), *junk)
+    for _ in range(2):
+        assert [client for client, _ in await store.list_clients()] == [good]
+    assert (await store.load(good.client_id, 0)).client == good
+    said = [each.getMessage() for each in caplog.records]
+    assert len([each for each in said if "it is left out" in each]) == 1
+    assert not [each for each in said if "Redis is away" in each]
+
+
 async def test_terms_of_many_clients_are_read_in_parts(store: RedisStore) -> None:
     """More clients than Redis hands over at once are all there."""
     clients = [a_client(f"client-{number}") for number in range(600)]
@@ -557,3 +615,13 @@ async def test_all_scripts_keep_to_one_cluster_slot(
     await store.remove_client(bob.client_id)
     assert [client.name for client, _ in await store.list_clients()] == ["alice"]
     assert (await store.load(alice.client_id, 0)).invoice is None
+
+
+async def test_all_clients_are_counted_a_few_at_a_time(store: RedisStore, server: Server) -> None:
+    """As they are listed, but for the order: of a million clients a list takes a gigabyte."""
+    for number in range(700):
+        await store.add_client(a_client(f"client-{number}"))
+    server.command("HDEL", f"sis:{NODE.hex()[:16]}:names", "client-5")
+    found = [each async for each in store.each_client()]
+    assert sorted(found, key=lambda each: each[0].name) == list(await store.list_clients())
+    assert len(found) == 699

@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.adapters.redis_webhooks import RedisWebhooks
-from sidecar.core.errors import NoSuchWebhook, StoreUnavailable
+from sidecar.core.errors import BadRecord, NoSuchWebhook, StoreUnavailable
 from sidecar.core.webhooks import WebhookState
 from tests.adapters.conftest import NODE, SAFE, Server, Servers
 from tests.harness.store_contract import DAY, a_bound_client, a_node
@@ -188,14 +188,16 @@ async def test_a_webhook_that_we_did_not_write_is_unavailable(
     await webhooks.remove_webhook(node, webhook.app_name)
 
 
-async def test_lists_that_we_did_not_write_are_unavailable(webhooks: RedisWebhooks, server: Server) -> None:
-    """Junk among deliveries, or in the index of nodes, is neither."""
+async def test_lists_that_we_did_not_write_harm_their_own_node(
+    webhooks: RedisWebhooks, server: Server
+) -> None:
+    """Junk among deliveries can't be shown; in the index of nodes it hides no other node."""
     node = a_node()
     server.command("LPUSH", key_of(node, ":deliveries"), "1:2:ok")
-    with pytest.raises(StoreUnavailable, match="can't be read"):
+    with pytest.raises(BadRecord, match="can't be read"):
         await webhooks.deliveries(node)
+    other = a_node()
+    await webhooks.set_webhook(other, a_webhook(), MOST)
     for field, value in (("02ab", ""), (node.hex(), "long ago")):
-        server.command("DEL", NODES)
         server.command("HSET", NODES, field, value)
-        with pytest.raises(StoreUnavailable, match="can't be read"):
-            await webhooks.webhook_nodes()
+        assert await webhooks.webhook_nodes() == {other: None}

@@ -49,6 +49,21 @@ async def test_a_webhook_that_keeps_failing_is_paused_and_then_tried_with_one(
     assert await wake() == 1
 
 
+async def test_a_clock_that_is_set_back_does_not_lengthen_a_pause(
+    notifying: Notifying, service: PushService
+) -> None:
+    """The end of a pause is a date: one that is further away than any pause is was set by another clock."""
+    until = notifying.clock.now_ms() // 1000 + 3_600
+    await notifying.register(
+        service.url(), state=WebhookState(announced=True, failures=10, paused_until=until)
+    )
+    notifying.clock.step_seconds(-86_400)
+    notifying.bell.notify(ALICE, ONION_MESSAGE_INCOMING)
+    await notifying.quiet()
+    assert service.connections == 1
+    assert await notifying.state() == WebhookState(announced=True)
+
+
 async def test_the_operators_pause_holds_until_the_operator_ends_it(
     notifying: Notifying, service: PushService
 ) -> None:

@@ -376,3 +376,13 @@ async def test_ending_it_leaves_nothing_behind(tmp_path: Path) -> None:
         assert not notifying.bell._hosts
         assert not notifying.bell._errands
         assert not notifying.bell._host_turns._lanes
+
+
+async def test_a_wake_up_that_was_forgotten_is_counted(service: PushService) -> None:
+    """More nodes within a cooldown than are remembered: what waited for its end comes no more."""
+    async with Notifying([service]) as notifying:
+        for number in range(10_003):
+            notifying.bell._cooldowns.ask(node(number), ONION_MESSAGE_INCOMING, notifying.clock.now_ms())
+            notifying.bell._cooldowns.ask(node(number), ONION_MESSAGE_INCOMING, notifying.clock.now_ms())
+        notifying.bell.notify(node(20_000), ONION_MESSAGE_INCOMING)
+        assert notifying.counters["wake.dropped.cooldowns-full"] == 4

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from sidecar.core import keys
+from sidecar.core import keys, messages
 from sidecar.core.errors import NodeTaken, StoreUnavailable
 from sidecar.core.model import BoundBy
+from tests.harness.mail_scene import scene
 from tests.harness.wallet import Wallet
 from tests.harness.world import World
 
@@ -209,3 +210,33 @@ async def test_a_failing_store_costs_no_acknowledgement() -> None:
         world.store.bind_error = None
         await world.offer(wallet, 1)
         assert await bound(world, wallet) == await only_client(world)
+
+
+# --- a node that becomes another client's ---------------------------------------------------------
+
+
+@MODES
+@pytest.mark.parametrize("proved", [True, False])
+async def test_a_client_that_is_made_anew_gets_its_mail_over_the_connection_that_stands(
+    native: bool, proved: bool
+) -> None:
+    """Its letters are numbered from 1 again: none may pass for one that the earlier client was handed."""
+    async with World(native=native) as world:
+        at = await scene(world)
+        await at.ask()
+        assert [type_ for type_, _ in await at.read()] == [messages.INVOICE_REQUEST]
+        earlier = await world.store.find_client("alice")
+        await world.store.remove_client(earlier.client_id)
+        world.clients.forget(earlier.client_id)
+        at.wallet.request_path = world.server.request_path(await world.client("alice"), os.urandom)
+        at.offer, _, _ = await world.offer(at.wallet)
+        if proved:
+            world.clock.pass_seconds(20)
+        await at.ask()
+        assert [type_ for type_, _ in await at.read()] == [messages.INVOICE_REQUEST]
+        if proved:
+            world.clock.pass_seconds(20)
+            # Half a minute after what the earlier client was handed, and not after this one's.
+            await at.wallet.ask_offer_paths(1)
+            await world.settled()
+        assert await at.letters() == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -141,6 +142,20 @@ async def test_on_a_young_connection_we_hand_over_beside_lnd(age_ms: int, receiv
         world.clock.pass_seconds(age_ms / 1000)
         await at.hold()
         assert len(await at.read()) == received
+
+
+async def test_what_was_held_by_one_that_stood_by_is_handed_over_to_who_came_meanwhile() -> None:
+    """LND tried when it had it, and nobody was there: how old its connection is by now tells nothing."""
+    async with World() as world:
+        at = await scene(world)
+        await at.away()
+        arrive = world.network.inject
+        world.network.inject = lambda received: arrive(replace(received, held_ms=20_000))  # type: ignore[method-assign]
+        await at.back()
+        world.clock.pass_seconds(10)
+        await at.hold()
+        # LND's own, and ours.
+        assert len(await at.read()) == 2
 
 
 async def test_who_is_connected_when_the_sidecar_starts_gets_its_mail() -> None:

@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+from typing import Any
 
 import pytest
 
 from sidecar import deliveries
 from sidecar.core import messages
-from sidecar.core.mailbox import SENDER_OVERHEAD
+from sidecar.core.errors import BadRecord
+from sidecar.core.mailbox import SENDER_OVERHEAD, Kept, Letter
+from sidecar.core.model import BoundBy
 from tests.harness.mail_scene import HELD_HTLC_AVAILABLE, scene
 from tests.harness.world import MAIL, World
 
@@ -214,3 +217,53 @@ async def test_mail_that_has_waited_its_time_is_gone() -> None:
         world.clock.pass_seconds(MAIL.ttl + 1)
         await at.back()
         assert await at.read() == []
+
+
+async def test_a_mailbox_that_can_not_be_read_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its letters are lost, and counted; what waited in memory behind one of them is kept all the same."""
+    monkeypatch.setattr("sidecar.mailroom.RETRY_AFTER", 0.01)
+    async with World() as world:
+        at, others = await scene(world), await world.wallet("bob")
+        bob = await world.store.find_client("bob")
+        await world.bindings.bind(bob.client_id, others.node_id, BoundBy.OPERATOR)
+        await at.away()
+        world.network.disconnect(others.node_id)
+        alice = await world.store.find_client("alice")
+        keep = world.store.keep
+
+        async def corrupt(client_id: bytes, *args: Any) -> Kept:
+            if client_id == alice.client_id and not world.store.away:
+                raise BadRecord("Redis holds a record that can't be read")
+            return await keep(client_id, *args)
+
+        monkeypatch.setattr(world.store, "keep", corrupt)
+        world.store.away = True
+        await at.hold()
+        await at.payer.send_along(others.path_to_self(b"held"), HELD_HTLC_AVAILABLE, b"held")
+        await world.settled()
+        assert world.counters["mail.in-memory"] == 2
+        world.store.away = False
+        async with asyncio.timeout(5):
+            await world.mailroom.until_stored()
+        assert len(await world.store.mail_list(bob.client_id)) == 1
+        await at.hold()
+        assert (world.counters["mail.dropped.bad-record"], world.counters["mail.in-memory"]) == (2, 2)
+
+
+async def test_letters_in_memory_go_out_to_a_client_whose_mailbox_can_not_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is counted once for each connection, and not tried again and again."""
+    async with World() as world:
+        at = await scene(world)
+        await at.away()
+
+        async def corrupt(_client_id: bytes) -> list[tuple[int, Letter]]:
+            raise BadRecord("Redis holds a record that can't be read")
+
+        monkeypatch.setattr(world.store, "mail", corrupt)
+        world.store.away = True
+        await at.hold(content=b"held")
+        await at.back()
+        assert (HELD_HTLC_AVAILABLE, b"held") in await at.read()
+        assert world.counters["mail.undelivered.bad-record"] == 1

@@ -1,5 +1,7 @@
 """When a wallet is woken for what waits in its mailbox, and when it is let sleep."""
 
+import asyncio
+
 import pytest
 
 from sidecar.mailroom import NEWS_MS, WAKES_WITHOUT_NEWS
@@ -153,3 +155,70 @@ async def test_after_a_restart_whoever_has_fresh_mail_is_woken() -> None:
             assert at.woken() == woken
             await at.back()
             assert len(await at.read()) == 1
+
+
+@pytest.mark.parametrize("step", [-86_400, -600, 600, 86_400])
+async def test_a_clock_that_is_set_hides_no_sleeping_phone(step: int) -> None:
+    """How long a phone gave no sign is measured by a clock that nobody sets."""
+    async with World() as world:
+        at = await scene(world)
+        await at.hold()
+        await at.prove_life()
+        world.clock.step_seconds(step)
+        await at.hold(content=b"another")
+        await world.mailroom.look()
+        assert at.woken() == 0
+        for _ in range(3):
+            world.clock.pass_seconds(10)
+            await world.mailroom.look()
+        assert at.woken() == 1
+
+
+@pytest.mark.parametrize("step", [600, 86_400])
+async def test_a_clock_that_is_set_forward_proves_no_letter(step: int) -> None:
+    """The bytes that come right after it were under way before the phone fell asleep, perhaps."""
+    async with World() as world:
+        at = await scene(world)
+        await at.hold()
+        world.clock.step_seconds(step)
+        await at.wallet.ask_offer_paths(1)
+        await world.settled()
+        assert await at.letters() == 1
+
+
+async def test_who_could_not_be_told_while_the_store_was_away_is_told_when_it_is_back() -> None:
+    """Where to wake a wallet is in the store as well: the letter waits in memory, and so does the waking."""
+    async with World() as world:
+        at = await scene(world)
+        await at.away()
+        world.store.away = True
+        await at.hold()
+        assert at.woken() == 1
+        world.store.away = False
+        async with asyncio.timeout(10):
+            await world.mailroom.until_stored()
+            while at.woken() < 2:  # noqa: ASYNC110 - a notifier that notes tells nobody
+                await asyncio.sleep(0)
+
+
+async def test_who_could_not_be_told_while_lnd_was_away_is_told_when_it_is_back() -> None:
+    """LND signs what wakes a wallet: with its next stream of peers fresh mail is news again, a few times."""
+    async with World() as world:
+        at = await scene(world)
+        await at.away()
+        await at.hold()
+        for again in (*range(1, WAKES_WITHOUT_NEWS + 1), WAKES_WITHOUT_NEWS):
+            world.network.peers.start_anew()
+            await world.settled()
+            assert at.woken() == 1 + again
+
+
+async def test_whom_lnds_restart_disconnects_is_woken_once_for_it() -> None:
+    """Its connection swallowed a letter, and the letter is news: that is one reason, and one of few times."""
+    async with World() as world:
+        at = await scene(world)
+        await at.hold()
+        del world.network.peers.received[at.wallet.node_id]
+        world.network.peers.start_anew()
+        await world.settled()
+        assert at.woken() == 1

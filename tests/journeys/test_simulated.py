@@ -21,7 +21,7 @@ from tests.harness.story import a_sleeping_wallet_is_served
 SUBSCRIBE = "/lnrpc.Lightning/SubscribeOnionMessages"
 
 
-@pytest.fixture(params=["native", "custom"])
+@pytest.fixture(params=["native", pytest.param("custom", marks=pytest.mark.slow)])
 async def lnd(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SimulatedLnd]:
     """A simulated LND of each kind."""
     async with SimulatedLnd(tmp_path / "lnd", request.param) as simulated:

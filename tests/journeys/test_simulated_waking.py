@@ -20,7 +20,7 @@ SCID = 700_000 << 40 | 5 << 16 | 1
 WAKE = webhooks.ONION_MESSAGE_INCOMING
 
 
-@pytest.fixture(params=["native", "custom"])
+@pytest.fixture(params=["native", pytest.param("custom", marks=pytest.mark.slow)])
 async def lnd(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SimulatedLnd]:
     """A simulated LND of each kind."""
     async with SimulatedLnd(tmp_path / "lnd", request.param) as simulated:
