@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import resource
 import shutil
 import statistics
 import tempfile
@@ -31,11 +30,11 @@ from sidecar.core.model import Limits
 from tests.bench.children import processor_seconds
 from tests.bench.growth_fill import Population, fill
 from tests.harness.redis_process import RedisProcess
+from tests.harness.resident import resident
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.sim_lnd import SimulatedLnd
 
 LIMITS = Limits(20, 1 << 20, 14 * 86_400, 10, 100, 100, 100, 100, 1 << 20)
-MIB = 1 << 20
 START_SECONDS = 120.0
 
 
@@ -257,12 +256,7 @@ async def _started(stage: Stage, lnd: SimulatedLnd) -> Start:
         await sidecar.start(wait=False)
         await sidecar.line(lambda line: " ready: " in line, timeout=START_SECONDS)
         seconds = time.perf_counter() - began
-        return Start(seconds, processor_seconds(sidecar.pid), _resident(sidecar.pid))
+        return Start(seconds, processor_seconds(sidecar.pid), resident(sidecar.pid))
     finally:
         await sidecar.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _resident(pid: int) -> float:
-    """MiB."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / MIB

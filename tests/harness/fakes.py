@@ -41,14 +41,24 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.ms = int(time.time()) * 1000
+        self._set_by_ms = 0
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch."""
         return self.ms
 
+    def steady_ms(self) -> int:
+        """Milliseconds that a test let pass."""
+        return self.ms - self._set_by_ms
+
     def pass_seconds(self, seconds: float) -> None:
         """Move on, or back."""
         self.ms += int(seconds * 1000)
+
+    def step_seconds(self, seconds: float) -> None:
+        """The clock is set, forward or back, and no time passes."""
+        self.pass_seconds(seconds)
+        self._set_by_ms += int(seconds * 1000)
 
 
 class CountingKey:

@@ -97,9 +97,12 @@ class WatchedWebhooks(MemoryWebhooks):
         super().__init__()
         self.asked, self.ready = asyncio.Event(), asyncio.Event()
         self.ready.set()
+        self.error: Exception | None = None
 
     async def set_webhook(self, node_id: bytes, webhook: Webhook, most: int) -> WebhookSet:
-        """Wait until it is ready."""
+        """Wait until it is ready, or raise `error`."""
+        if self.error is not None:
+            raise self.error
         self.asked.set()
         await self.ready.wait()
         return await super().set_webhook(node_id, webhook, most)
@@ -118,6 +121,7 @@ class Lsps:
         self.announced = Announcements(self.store)
         self.clock = FakeClock()
         self.known: set[bytes] = set()
+        self.dealt_with: list[tuple[bytes, bytes]] = []
         self.lnd_error: Exception | None = None
         self.counters: Counter[str] = Counter()
         self.service = LspsService(
@@ -130,7 +134,7 @@ class Lsps:
         )
 
     async def __aenter__(self) -> Self:
-        self._running = asyncio.create_task(self.service.run(self.transport))
+        self._running = self._serve()
         return self
 
     async def __aexit__(
@@ -138,6 +142,9 @@ class Lsps:
     ) -> None:
         self._running.cancel()
         await asyncio.gather(self._running, return_exceptions=True)
+
+    def _serve(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self.service.run(self.transport, dealt_with=self.dealt_with.append))
 
     async def may_register(self, node_id: bytes) -> bool:
         """Whether a test knows the node; raises what the test put there."""
@@ -155,7 +162,7 @@ class Lsps:
         """Wait until all that has arrived is dealt with."""
         self.transport.pause()
         await self._running
-        self._running = asyncio.create_task(self.service.run(self.transport))
+        self._running = self._serve()
 
     async def ask(self, peer: bytes, payload: bytes) -> Any:
         """The answer to one message."""

@@ -82,6 +82,10 @@ class MemoryStore:
         # Bounded by our own clock: a wallet whose clock was ahead must not lock itself out.
         mark = SlotMark(tag=invoice.tag, created_at=min(invoice.created_at, invoice.stored_at))
         record.marks[invoice.slot] = (mark, max(mark_until, kept_until))
+        now = int(self._now())
+        if invoice.stored_at < invoice.expires_at <= now:
+            # Good by the caller's clock: it is kept as long, counted from now.
+            invoice = replace(invoice, expires_at=now + invoice.expires_at - invoice.stored_at)
         record.invoices[invoice.slot] = invoice
         self._expire()
         return _usage(record)

@@ -161,6 +161,11 @@ class PushService(Running):
         async with asyncio.timeout(timeout):
             return await self._received.get()
 
+    def forget(self) -> None:
+        """What came so far: nobody will ask for it."""
+        while not self._received.empty():
+            self._received.get_nowait()
+
     def count(self) -> int:
         """How many came that were not asked for with `next` yet."""
         return self._received.qsize()

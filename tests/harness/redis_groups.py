@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +115,13 @@ def free_ports(count: int, *, bus: bool = False) -> list[int]:
 
 
 class Cluster:
-    """Three masters with a third of the slots each, and a replica of the first if it is wanted."""
+    """Three masters with a third of the slots each, and a replica of each of the first `replicas`."""
 
-    def __init__(self, executable: Path, *, replica: bool = False) -> None:
+    def __init__(self, executable: Path, *, replicas: int = 0) -> None:
         # Masters that live go on when one has died, so that nothing but its silence tells of that.
         options = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", *SAFE)
         timeout = ("--cluster-node-timeout", "1000")
-        ports = free_ports(4 if replica else 3, bus=True)
+        ports = free_ports(3 + replicas, bus=True)
         self.nodes = [Node(executable, port, *options, *timeout) for port in ports]
 
     @property
@@ -142,16 +142,40 @@ class Cluster:
             for other in self.nodes:
                 node.command("CLUSTER", "MEET", "127.0.0.1", other.port)
         eventually(lambda: all(self._complete(node) for node in self.nodes))
-        if len(self.nodes) == 4:
-            self._replicate(self.nodes[3])
+        for master, replica in zip(self.nodes, self.nodes[3:], strict=False):
+            self._replicate(master, replica)
 
-    def _replicate(self, replica: Node) -> None:
-        replica.command("CLUSTER", "REPLICATE", self.id_of(self.nodes[0]))
-        eventually(lambda: replica.client.info("replication").get("master_link_status") == "up")
+    def _replicate(self, master: Node, replica: Node) -> None:
+        replica.command("CLUSTER", "REPLICATE", self.id_of(master))
+        self.linked(replica)
         known = f"127.0.0.1:{replica.port}"
         eventually(
             lambda: all("slave" in node.client.cluster("NODES")[known]["flags"] for node in self.nodes[:3])
         )
+
+    @staticmethod
+    def linked(replica: Node) -> None:
+        """Wait until a replica has all that its master has."""
+        eventually(lambda: replica.client.info("replication").get("master_link_status") == "up")
+
+    @staticmethod
+    def is_master(node: Node) -> bool:
+        """Whether a node takes changes, as it says itself."""
+        return bool(node.client.info("replication")["role"] == "master")
+
+    def promote(self, node: Node) -> None:
+        """Order a failover, which waits until the replica has everything; wait until it is the master."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            eventually(lambda: node.command("CLUSTER", "FAILOVER"))
+            try:
+                eventually(lambda: self.is_master(node), 3)
+            except AssertionError:
+                # It gives up where the others do not vote in time: it is ordered again.
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
     def _complete(self, node: Node) -> bool:
         info = node.client.cluster("INFO")
@@ -186,6 +210,13 @@ class Cluster:
         if keys:
             source.command("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
 
+    def move(self, slot: int, source: Node, target: Node) -> None:
+        """Move a slot as an operator does, its keys one after the other."""
+        self.begin_move(slot, source, target)
+        while keys := source.command("CLUSTER", "GETKEYSINSLOT", slot, 1):
+            self.move_keys(slot, source, target, *keys)
+        self.end_move(slot, target)
+
     def end_move(self, slot: int, target: Node) -> None:
         """Say that a slot has moved, to the masters, and wait until all of them agree."""
         masters = self.nodes[:3]
@@ -209,14 +240,18 @@ class Cluster:
 
 
 class SentinelGroup:
-    """A master and a replica, with one Sentinel over them that decides alone, and quickly."""
+    """A master and replicas, with one Sentinel over them that decides alone, and quickly."""
 
     NAME = "mine"
 
-    def __init__(self, executable: Path) -> None:
-        one, two, third = free_ports(3)
-        self.master = Node(executable, one, *SAFE)
-        self.replica = Node(executable, two, *SAFE, "--replicaof", "127.0.0.1", str(one))
+    def __init__(self, executable: Path, *, replicas: int = 1, options: Sequence[str] = SAFE) -> None:
+        """`options`: of master and replicas."""
+        one, third, *others = free_ports(2 + replicas)
+        self.master = Node(executable, one, *options)
+        self.replicas = [
+            Node(executable, port, *options, "--replicaof", "127.0.0.1", str(one)) for port in others
+        ]
+        self.replica = self.replicas[0]
         self.sentinel = Node(executable, third, "sentinel.conf", "--sentinel")
         self._lines = (
             *(f"port {third}", "bind 127.0.0.1", f"sentinel monitor {self.NAME} 127.0.0.1 {one} 1"),
@@ -232,32 +267,79 @@ class SentinelGroup:
     def start(self) -> None:
         """Start all, and wait until the replica could be promoted."""
         self.master.start()
-        self.replica.start()
-        self._linked()
+        for replica in self.replicas:
+            replica.start()
+        for replica in self.replicas:
+            self.linked(replica)
         (self.sentinel.directory / "sentinel.conf").write_text("\n".join(self._lines) + "\n")
         self.sentinel.start()
         self._hurry()
 
-    def _linked(self) -> None:
-        eventually(lambda: self.replica.client.info("replication").get("master_link_status") == "up")
+    @staticmethod
+    def linked(replica: Node) -> None:
+        """Wait until a replica has all that its master has."""
+        eventually(lambda: replica.client.info("replication").get("master_link_status") == "up")
 
     def _hurry(self) -> None:
         # Else it looks every ten seconds what has become of its servers. Redis 7.0 and later.
         with contextlib.suppress(redis.ResponseError):
             times = {"info-period": 300, "ping-period": 100, "ask-period": 50, "publish-period": 100}
             self.sentinel.command("SENTINEL", "DEBUG", *(word for each in times.items() for word in each))
-        eventually(lambda: self.sentinel.client.sentinel_slaves(self.NAME))
+        eventually(lambda: len(self.sentinel.client.sentinel_slaves(self.NAME)) == len(self.replicas))
+
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """Master and replicas, whichever they are by now."""
+        return [self.master, *self.replicas]
+
+    def current(self) -> Node:
+        """The master that the Sentinel names."""
+        return next(node for node in self.nodes if node.port == self.named())
+
+    @staticmethod
+    def cut(master: Node) -> None:
+        """Part a master from its replicas until it is started again; it goes on, and the Sentinel sees it."""
+        master.command("ACL", "SETUSER", "default", "-psync", "-sync")
+        master.command("CLIENT", "KILL", "TYPE", "replica")
+
+    def until_replaced(self, old: Node) -> None:
+        """Wait until the Sentinel names another master."""
+        try:
+            # An attempt that it gives up is followed by the next one twice its failover-timeout later.
+            eventually(lambda: self.named() != old.port, 2 * PATIENCE)
+        except AssertionError as error:
+            told = (self.sentinel.directory / "log").read_text()[-3_000:]
+            raise AssertionError(f"{error}; the Sentinel says:\n{told}") from None
+
+    def whole(self) -> None:
+        """Wait until all others follow the master, and the Sentinel may promote them."""
+        eventually(self._is_whole)
+
+    def _is_whole(self) -> bool:
+        master = self.current()
+        told = master.client.info("replication")
+        online = [told.get(f"slave{number}", {}).get("state") for number in range(len(self.replicas))]
+        known = self.sentinel.client.sentinel_slaves(self.NAME)
+        # By now they may follow; that the Sentinel knows it, and would promote one, it says itself.
+        good = [
+            each["flags"] == "slave"
+            and each["master-link-status"] == "ok"
+            and int(each["master-port"]) == master.port
+            for each in known
+        ]
+        count = len(self.replicas)
+        return told["role"] == "master" and online == ["online"] * count and sum(good) == count
 
     def fail_over(self) -> None:
-        """Let the Sentinel promote the replica, and wait until it names it."""
-        deadline = time.monotonic() + PATIENCE
-        while self.named() != self.replica.port:
+        """Let the Sentinel promote a replica, and wait until it names it."""
+        deadline, old = time.monotonic() + PATIENCE, self.named()
+        while self.named() == old:
             assert time.monotonic() < deadline, "there was no failover"
             # It begins, and gives up, where what the Sentinel knows of the replica is not fresh.
             with contextlib.suppress(redis.ResponseError):
                 self.sentinel.command("SENTINEL", "FAILOVER", self.NAME)
             with contextlib.suppress(AssertionError):
-                eventually(lambda: self.named() == self.replica.port, 3.0)
+                eventually(lambda: self.named() != old, 3.0)
 
     def named(self) -> int:
         """The port of the master that the Sentinel names."""
@@ -274,5 +356,5 @@ class SentinelGroup:
 
     def end(self) -> None:
         """End all."""
-        for node in (self.sentinel, self.replica, self.master):
+        for node in (self.sentinel, *self.replicas, self.master):
             node.end()

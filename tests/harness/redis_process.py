@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from sidecar.adapters.redis_embedded import server_executable
@@ -29,12 +33,22 @@ class RedisProcess(Daemon):
         executable: Path | None = None,
         *,
         appendonly: bool = True,
+        appendfsync: str = "always",
+        under: Sequence[str] = (),
         start_seconds: float = _START_SECONDS,
+        options: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """`executable`: another one than the sidecar embeds; `start_seconds`: for what is much to read."""
+        """`executable`: another one than the sidecar embeds; `start_seconds`: for what is much to read.
+
+        `under`: a command that runs it as its own process, such as `strace -D`. `options` go before those
+        that are ours; what is put there later holds from the next start on.
+        """
         super().__init__(directory)
-        self._executable = executable or server_executable()
+        self.executable = executable or server_executable()
         self.appendonly = appendonly
+        self._appendfsync = appendfsync
+        self._under = under
+        self.options = dict(options)
         self._start_seconds = start_seconds
 
     @property
@@ -47,6 +61,12 @@ class RedisProcess(Daemon):
         """For the setting `redis.url`."""
         return f"unix://{self.socket}"
 
+    @property
+    def aof(self) -> Path:
+        """The file that each change is appended to."""
+        found = [*self.directory.glob("appendonlydir/*.incr.aof"), *self.directory.glob("appendonly.aof")]
+        return max(found, key=lambda path: path.stat().st_mtime_ns)
+
     async def start(self) -> None:
         """Start it, and wait until it answers."""
         options = {
@@ -54,15 +74,19 @@ class RedisProcess(Daemon):
             "unixsocket": str(self.socket),
             "dir": str(self.directory),
             "appendonly": "yes" if self.appendonly else "no",
-            "appendfsync": "always",
+            "appendfsync": self._appendfsync,
             "save": "",
             "maxmemory-policy": "noeviction",
+            **self.options,
         }
         arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
-        await self._launch(self._executable, arguments)
+        program, *before = *self._under, str(self.executable)
+        await self._launch(Path(program), [*before, *arguments])
 
     async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
-        async with asyncio.timeout(self._start_seconds), Redis(unix_socket_path=str(self.socket)) as client:
+        # redis-py's own tries would go on for seconds after the server has ended.
+        client = Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
+        async with asyncio.timeout(self._start_seconds), client:
             while process.returncode is None:
                 try:
                     await client.ping()

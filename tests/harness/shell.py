@@ -175,6 +175,8 @@ class Served(Shell):
         clients = RunningClients(self.bindings, self.allowances, lambda: None)
         self.mail: dict[bytes, MailUse] = {}
         """What waits for each client, by its id."""
+        self.leader: str | None = None
+        """Who leads, where this server does not."""
         self.service = AdminService(
             *(self.store, self.issuer, clients, telling(STATUS), self.allowances),
             letters=self.store.mail_list,
@@ -202,4 +204,6 @@ class Served(Shell):
 
     async def start(self) -> AdminServer:
         """Let the server listen, in a data directory that it has made, as `sidecar serve` does."""
-        return await start_admin(self.service, self.make_socket_path(), self.webhooks)
+        return await start_admin(
+            self.service, self.make_socket_path(), self.webhooks, standing_by=lambda: self.leader
+        )

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from tests.harness import shifted
+from tests.harness import named, shifted
 from tests.harness.running import Running
 
 START_TIMEOUT = 30
@@ -48,10 +48,15 @@ class SidecarProcess(Running):
         macaroon: Path | None = None,
         options: Sequence[str] = (),
         clock: Path | None = None,
+        names: Path | None = None,
     ) -> None:
-        """`clock`: a file for `set_clock`, made when it is not there; without it the clock can't be moved."""
+        """`clock`: a file for `set_clock`, made when it is not there; without it the clock can't be moved.
+
+        `names`: the file of its DNS (named.py), instead of a clock.
+        """
         self.datadir = datadir
         self._clock = clock
+        self._names = names
         self.lines: list[str] = []
         self._arguments = [
             f"--datadir={datadir}",
@@ -93,6 +98,8 @@ class SidecarProcess(Running):
         shifted.set_clock(self._clock, seconds)
 
     def _sidecar(self) -> Sequence[str]:
+        if self._names is not None:
+            return (sys.executable, "-m", named.__name__, str(self._names))
         if self._clock is None:
             return (sys.executable, "-m", "sidecar")
         if not self._clock.exists():

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from sidecar.adapters.redis_store import RedisStore
 from sidecar.allowances import Allowances, Defaults
 from sidecar.bindings import Bindings
 from sidecar.clients import RunningClients
@@ -37,6 +38,7 @@ from sidecar.core.server import ServerSettings, StaticInvoiceServer
 from sidecar.courier import Courier
 from sidecar.mailroom import Mailroom
 from sidecar.peeler import Peeler
+from sidecar.ports import MailStore, Received, Store
 from sidecar.service import SidecarService
 from sidecar.timings import Timings
 from tests.harness.fakes import (
@@ -115,7 +117,9 @@ class World:
         native: bool = True,
         limits: Defaults = NO_LIMITS,
         answers: Rate = Rate(per_second=1e9, burst=1e9),  # noqa: B008 - frozen
+        kept_in: RedisStore | MemoryStore | None = None,
     ) -> None:
+        """`kept_in`: another store than `self.store`, with a clock of its own."""
         self.answers = answers
         self.lnd_node_id = keys.public_key(LND_SECRET)
         self.keys = SidecarKeys.derive(keys.ecdh(LND_SECRET, keys.NUMS_POINT))
@@ -123,11 +127,14 @@ class World:
         self.graph = FakeGraph(self.network)
         self.clock = FakeClock()
         self.store = WatchedStore(self.clock)
+        self.kept: Store = kept_in or self.store
+        self.mail: MailStore = kept_in.mail if isinstance(kept_in, RedisStore) else kept_in or self.store
         self.lnd_key = CountingKey(LND_SECRET)
         self.counters: Counter[str] = Counter()
+        self.dealt_with: list[Received] = []
         self.notifier = NotedNotifier()
-        self.bindings = Bindings(self.store, self.counters)
-        self.allowances = Allowances(self.store, limits, self.counters)
+        self.bindings = Bindings(self.kept, self.counters)
+        self.allowances = Allowances(self.kept, limits, self.counters)
         self.clients = RunningClients(self.bindings, self.allowances, lambda: self.mailroom)
         self.mailroom = self._new_mailroom()
         self._mail: asyncio.Task[None]
@@ -145,7 +152,7 @@ class World:
             ),
             transport=self.network,
             graph=self.graph,
-            store=self.store,
+            store=self.kept,
             bindings=self.bindings,
             mailroom=self.mailroom,
             allowances=self.allowances,
@@ -161,7 +168,7 @@ class World:
             allowances=self.allowances,
             answers=self.answers,
             bindings=self.bindings,
-            store=self.store,
+            store=self.mail,
             transport=self.network,
             peers=self.network.peers,
             notifier=self.notifier,
@@ -175,8 +182,8 @@ class World:
 
     async def pause(self, name: str = "alice", *, paused: bool = True) -> Client:
         """Pause a client, or resume it, as the operator does."""
-        client = await self.store.find_client(name)
-        client = await self.store.pause_client(client.client_id, paused=paused)
+        client = await self.kept.find_client(name)
+        client = await self.kept.pause_client(client.client_id, paused=paused)
         self.clients.changed(client)
         return client
 
@@ -188,7 +195,7 @@ class World:
         self._mail = asyncio.create_task(self.mailroom.run())
 
     async def __aenter__(self) -> Self:
-        self._running = asyncio.create_task(self.service.run())
+        self._running = asyncio.create_task(self.service.run(dealt_with=self.dealt_with.append))
         self._mail = asyncio.create_task(self.mailroom.run())
         return self
 
@@ -205,7 +212,7 @@ class World:
             assert not self._running.done()
             self.network.pause()
             await self._running
-            self._running = asyncio.create_task(self.service.run())
+            self._running = asyncio.create_task(self.service.run(dealt_with=self.dealt_with.append))
             await self._mail_settled()
             if self.network.idle and self.network.peers.idle:
                 return
@@ -230,7 +237,7 @@ class World:
             quota=Quota(slots=slots, bytes=size, ttl=365 * DAY),
             created_at=self.clock.ms // 1000,
         )
-        await self.store.add_client(client)
+        await self.kept.add_client(client)
         return client
 
     async def wallet(self, name: str = "alice", family: Family = Family.LDK, *, slots: int = 10) -> Wallet:

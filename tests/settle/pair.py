@@ -29,7 +29,7 @@ HELD, RELEASE, REQUEST, INVOICE = (
     "invoice_request",
     "static_invoice",
 )
-SETTLE_SECONDS = 30.0
+SETTLE_SECONDS = 60.0
 SMALL_PACKET = 1_300
 """Bytes of hop data in the smallest onion message."""
 

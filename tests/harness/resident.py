@@ -1,0 +1,46 @@
+"""How much memory a process has over time, and whether that grows."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1 << 20
+ALLOWED_SHARE, ALLOWED_MIB = 0.02, 1.5
+"""Growth between the two quarters that are compared: a share of the earlier, or MiB where that is more."""
+
+FEWEST = 8
+"""Samples that there must be: two in each quarter."""
+
+
+def resident(pid: int) -> float:
+    """What a process has in memory, in MiB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The medians of the second quarter and of the last, in MiB."""
+
+    before: float
+    after: float
+
+    @property
+    def flat(self) -> bool:
+        """Whether it grew by no more than is allowed."""
+        return self.after - self.before <= max(ALLOWED_SHARE * self.before, ALLOWED_MIB)
+
+    def __str__(self) -> str:
+        """`104 MiB, +0.3 %`."""
+        return f"{self.after:.0f} MiB, {(self.after / self.before - 1) * 100:+.1f} %"
+
+
+def growth(samples: Sequence[float]) -> Growth:
+    """What samples at even distances say, in MiB; the first quarter is for what is still filling."""
+    assert len(samples) >= FEWEST, f"{len(samples)} samples say nothing"
+    quarter = len(samples) // 4
+    # Medians: a peak while something large is answered is no growth.
+    return Growth(statistics.median(samples[quarter : 2 * quarter]), statistics.median(samples[-quarter:]))
