@@ -1,0 +1,10 @@
+"""The names of the promises, as the table shows them."""
+
+KEPT = "1 what was acknowledged is not lost"
+OWN = "2 nobody gets another's invoice"
+APART = "3 a flood harms only the flooded"
+BACK = "4 it comes back by itself"
+BOUNDED = "5 memory stays bounded"
+SOUND = "6 no input breaks a decoder"
+LED = "7 one leads, another takes over"
+SHARED = "8 many machines, one Redis"

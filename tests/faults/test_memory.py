@@ -1,0 +1,57 @@
+"""Memory stays bounded: everything at once for a while, and what the sidecar holds does not grow."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import NewRow
+from tests.faults.mixed_load import EXCESS, MixedLoad, mixed_load
+from tests.faults.promises import BOUNDED
+from tests.harness.resident import growth, resident
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3 * 3_600)]
+
+SEED = 66
+A_ROUND = 15.0
+"""Seconds: 240 rounds are an hour."""
+
+WARM_UP = 20.0
+"""Seconds until all that is bounded is full; more does not fill it further."""
+
+
+async def curve(load: MixedLoad, seconds: float) -> list[float]:
+    """What the sidecar holds under the load, in MiB: a sample each second, after the warm-up."""
+    samples = []
+    at_work = asyncio.create_task(load.run())
+    try:
+        await asyncio.sleep(WARM_UP)
+        for _ in range(round(seconds - WARM_UP)):
+            await asyncio.sleep(1)
+            samples.append(resident(load.sidecar.pid))
+            assert not at_work.done(), at_work
+    finally:
+        at_work.cancel()
+        await asyncio.gather(at_work, return_exceptions=True)
+    return samples
+
+
+async def test_memory_stays_flat_under_everything_at_once(
+    promise: NewRow, rounds: int, tmp_path: Path
+) -> None:
+    """Queues, caches, mailboxes and what waits to be sent have limits, and what they drop is counted."""
+    row = promise(BOUNDED, "mixed load, Redis killed")
+    async with mixed_load(tmp_path, SEED) as load:
+        samples = await curve(load, rounds * A_ROUND)
+        assert not load.failures, load.failures[:5]
+        found = growth(samples)
+        row.note = str(found)
+        told = " ".join(f"{sample:.1f}" for sample in samples[:: max(1, len(samples) // 60)])
+        row.check(found.flat, f"seed {SEED}: {found.before:.1f} MiB, then {found.after:.1f}; all: {told}")
+        counters = await load.sidecar.counters()
+        for slug in EXCESS:
+            row.check(counters.get(slug), f"seed {SEED}: {slug} was not counted; what was: {counters}")
+        faults = [line for line in load.sidecar.lines if "caused a fault in the sidecar" in line]
+        row.check(not faults, f"seed {SEED}: {faults}")
