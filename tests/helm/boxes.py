@@ -24,6 +24,9 @@ _SYSTEM = frozenset({"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "e
 
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
+_SETTING_UP = "setting-up"
+"""What the shell that makes a box calls itself: its command may be a shell too."""
+
 
 class BoxError(Exception):
     """A command in a box failed; the text has what it printed last."""
@@ -76,7 +79,7 @@ class Box:
         """
         enter = [] if self.network is None else [_tool("nsenter"), f"--net={self.network}"]
         unshare = [_tool("unshare"), "--mount", "--pid", "--fork", "--kill-child=SIGKILL"]
-        return [*enter, *unshare, "/bin/sh", "-euc", self._script(command)]
+        return [*enter, *unshare, "/bin/sh", "-euc", self._script(command), _SETTING_UP]
 
     def inside(self, pid: int, command: Sequence[str]) -> list[str]:
         """What to run to have a further command in the box whose process 1 is `pid` here: `kubectl exec`."""
@@ -139,7 +142,7 @@ def is_setting_up(pid: int) -> bool:
     """Whether process 1 of a box is still on its way to the command. Raises OSError when it has ended."""
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     own = (_tool("chroot"), _tool("setpriv"), _tool("env"), _tool("unshare"))
-    return not words[0] or words[:2] == [b"/bin/sh", b"-euc"] or words[0].decode() in own
+    return not words[0] or words[3:4] == [_SETTING_UP.encode()] or words[0].decode() in own
 
 
 def _tool(name: str) -> str:

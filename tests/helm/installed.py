@@ -48,10 +48,11 @@ class Release:
         await self._command("install", values, chart, *(["--wait", "--timeout=60s"] if wait else []))
         await self._rolled_out()
 
-    async def upgrade(self, values: Values, *, chart: Path = CHART) -> None:
+    async def upgrade(self, values: Values, *, chart: Path = CHART, wait: bool = True) -> None:
         """To these values and no others, and wait for its pods. Raises CommandFailed."""
         await self._command("upgrade", values, chart)
-        await self._rolled_out()
+        if wait:
+            await self._rolled_out()
 
     async def rollback(self, revision: int) -> None:
         """To a former revision, and wait for its pods. Raises CommandFailed."""

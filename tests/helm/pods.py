@@ -91,15 +91,18 @@ class Node:
         for pod in self._pods:
             pod.renew()
 
-    def pod(self, kind: str, name: str) -> Pod:
-        """The pod of a Deployment or StatefulSet, or a Pod; not started yet. Raises PodError."""
+    def pod(self, kind: str, name: str, suffix: str = "x2x4z") -> Pod:
+        """The pod of a Deployment or StatefulSet, or a Pod; not started yet. Raises PodError.
+
+        `suffix` is what the name of a Deployment's pod ends with: that of each is another one.
+        """
         found = self.objects.get(kind, name)
         if kind == "Pod":
             pod = Pod(self, name, found["metadata"], found["spec"])
         else:
             template = found["spec"]["template"]
             spec = dict(template["spec"])
-            own = f"{name}-0" if kind == "StatefulSet" else f"{name}-5d8c7-x2x4z"
+            own = f"{name}-0" if kind == "StatefulSet" else f"{name}-5d8c7-{suffix}"
             claims = [
                 {"name": made["metadata"]["name"], "claimName": f"{made['metadata']['name']}-{own}"}
                 for made in found["spec"].get("volumeClaimTemplates", [])
@@ -265,6 +268,8 @@ class Container:
 
     def _from(self, source: Mapping[str, Any]) -> str:
         ((kind, where),) = source.items()
+        if source == {"fieldRef": {"fieldPath": "metadata.name"}}:
+            return self._pod.name
         kinds = {"secretKeyRef": "Secret", "configMapKeyRef": "ConfigMap"}
         if kind not in kinds:
             raise PodError(f"{self.name}: a variable from {kind} is not known here")

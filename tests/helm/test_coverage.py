@@ -49,6 +49,9 @@ FIRST = {"lnd": "sidecar-full", "attached": "attached", "existingRedis": "beside
 MADE = {"admin.tls.existingSecret": "a", "admin.token.existingSecret": "a", "redis.auth.existingSecret": "a"}
 """Without these the chart makes something that is another one each time; and a certificate takes a while."""
 
+WITH_REPLICAS = {"redis.bundled": False, "existingRedis.url": "redis://redis"}
+"""Without these nothing can be waited for."""
+
 NOT_ALONE = {"shape", "redis.bundled"}
 """What changes all: the sets of values are for these."""
 
@@ -82,6 +85,7 @@ BY_PATH: dict[str, Any] = {
     "attached.lndDirectory": "/other",
     "attached.lndVolume": "other",
     "config.client.ttl": "111d",
+    "config.lease.time": "9s",
     "config.lsps5.cooldown": "77s",
     "config.lsps5.ports": "4443",
     "config.lsps5.private_networks": "10.99.0.0/16",
@@ -208,7 +212,8 @@ def _loaded(objects: list[Object], folder: Path) -> Loaded:
 
 
 def _read(ours: Object, objects: list[Object], folder: Path) -> Loaded:
-    environ = {each["name"]: each.get("value", "") for each in ours["env"]}
+    # What else there is comes from the pod: its name.
+    environ = {each["name"]: each.get("value", "a-pod") for each in ours["env"]}
     settings = next(
         each["data"]["sidecar.toml"] for each in objects if "sidecar.toml" in (each.get("data") or {})
     )
@@ -227,7 +232,7 @@ def test_every_value_of_config_reaches_the_program(helm: Helm, tmp_path: Path) -
         "config.limits.offer_rate": 0.25,
         "config.limits.client_rate": 1e6,
     }
-    objects = helm.render(with_values(values_of("beside-minimal"), given))
+    objects = helm.render(with_values(values_of("beside-minimal"), given | WITH_REPLICAS))
     found = shown(_loaded(objects, tmp_path).settings)
     for path, value in given.items():
         name = path.removeprefix("config.")
@@ -276,7 +281,7 @@ def test_in_the_pod_of_another_chart_the_program_is_set_up_as_in_ours(helm: Helm
 @pytest.mark.parametrize("path", CONFIG)
 def test_what_is_live_makes_no_new_pod_and_all_else_does(path: str, helm: Helm) -> None:
     """The program says which is which."""
-    values = with_values(values_of("sidecar-minimal"), MADE)
+    values = with_values(values_of("sidecar-minimal"), MADE | WITH_REPLICAS)
 
     def pods(more: dict[str, Any]) -> tuple[Object, str]:
         objects = helm.render(with_values(values, more), show_only=["statefulset.yaml", "configmap.yaml"])

@@ -102,7 +102,10 @@ def world(tmp_path: Path, network: Network, layer: Path) -> World:
         ({"workingDir": "/x"}, "workingDir is not known"),
         ({"image": "other:1"}, "no image other:1"),
         ({"lifecycle": {"postStart": {}}}, "a hook that is not known"),
-        ({"env": [{"name": "A", "valueFrom": {"fieldRef": {}}}]}, "from fieldRef is not known"),
+        (
+            {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]},
+            "from fieldRef is not known",
+        ),
         (
             {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "secret", "key": "x"}}}]},
             "no x in Secret secret",
@@ -170,6 +173,13 @@ async def test_a_service_whose_port_no_container_has_is_refused(world: World) ->
         ({"args": ["a"]}, "a"),
         ({"command": ["printenv"], "args": ["GREETING"]}, "hi"),
         ({"args": ["$(GREETING) $(NONE) $$(GREETING)"]}, "hi $(NONE) $(GREETING)"),
+        (
+            {
+                "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+                "args": ["$(A)"],
+            },
+            "pod",
+        ),
         (
             {
                 "env": [
@@ -241,6 +251,13 @@ async def test_signals_are_the_programs_own_business(layer: Path, tmp_path: Path
             while "up" not in polite.said:  # noqa: ASYNC110 - a file tells nobody
                 await asyncio.sleep(0.01)
         assert await polite.end(10) == 3
+
+
+async def test_a_shell_is_a_command_like_any_other(layer: Path, tmp_path: Path) -> None:
+    """Also one that is called as the shell is that makes the box: it has started, and need not end."""
+    box = Box((layer,), tmp_path / "changes", user=User(1000, 1000), read_only=True)
+    async with asyncio.timeout(10), Boxed(box, ["/bin/sh", "-euc", "sleep 60; :"], tmp_path / "log") as boxed:
+        assert boxed.code is None
 
 
 async def test_nothing_of_a_box_outlives_it(layer: Path, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import asyncio
 import base64
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from sidecar.core import paths
 from sidecar.core.model import Family
 from sidecar.core.wire import decode_tlvs
 from tests.harness import bolt8
+from tests.harness.asking import Asking
 from tests.harness.asserting import until
 from tests.harness.btcd import Btcd
 from tests.harness.lnd_process import LndProcess
 from tests.harness.payer import Payer
+from tests.harness.stage import Stage
 from tests.harness.wallet import Wallet
 from tests.helm.charts import Helm, Object, with_values
 from tests.helm.dockerfile import Image
@@ -36,7 +39,10 @@ pytestmark = [pytest.mark.helm, pytest.mark.timeout(300), pytest.mark.asyncio(lo
 
 NAME = "test-static-invoice-sidecar"
 OUTSIDE = "lnd.outside.example"
-PEERS, RPC, CHAIN = 9735, 10009, 18334
+PEERS, RPC, CHAIN, REDIS = 9735, 10009, 18334, 6379
+
+RATE = 4
+"""Requests a second, of the ten that one offer may have."""
 
 BESIDE = {
     "shape": "beside",
@@ -279,6 +285,95 @@ async def test_a_new_limit_holds_without_a_restart(beside: Beside) -> None:
 
     await until(allowed)
     assert sidecar.boxed.pid == pid
+
+
+@asynccontextmanager
+async def on_another_machine(beside: Beside, known: Mapping[str, Image], folder: Path) -> AsyncIterator[Pod]:
+    """The next pod of the same Deployment, ready: with ports of its own, and the same LND and Redis."""
+    async with Network() as network, beside.node.network.forwarded(REDIS) as redis:
+        node = Node(folder, network, known, list(beside.node.objects), hosts=[OUTSIDE])
+        pod = node.pod("Deployment", NAME, "n3w5k")
+        async with network.offered(RPC, beside.lnd.rpc_port), network.offered(REDIS, redis), pod:
+            yield pod
+
+
+async def asked(pod: Pod, *command: str) -> Any:
+    """What the `sidecar` command prints in a pod, as JSON."""
+    return json.loads(await pod.containers["sidecar"].ask("sidecar", *command, "--json"))
+
+
+async def test_in_a_rolling_update_the_new_pod_stands_by_and_then_leads(
+    beside: Beside, known: Mapping[str, Image], tmp_path: Path
+) -> None:
+    """It is ready while the old one leads, and names that one; payers are answered throughout, and once.
+
+    `helm test`, which the Service has led to the new pod: its doctor says who leads, and its client waits
+    until changes are taken there.
+    """
+    stage = Stage(beside.lnd)
+    added = await asked(beside.pod, "client", "add", "carol")
+    secret = os.urandom(32)
+    request_path = paths.decode_path_list(bytes.fromhex(added["paths"]))[0]
+    wallet = Wallet(secret, await stage.connect(secret), beside.lnd.node_id, request_path, Family.LDK)
+    offer, _, invoice = await wallet.set_up()
+    await wallet.link.close()
+    async with (
+        on_another_machine(beside, known, tmp_path) as new,
+        new.node.pod("Pod", f"{NAME}-test-client") as test,
+        Asking(await stage.payer(), offer, RATE) as asking,
+    ):
+        assert await stands_by(new) == beside.pod.name
+        for probe in new.containers["sidecar"].probes:
+            assert await new.containers["sidecar"].passes(probe), probe
+        refused = await new.containers["sidecar"].boxed.exec("sidecar", "client", "add", "dave")
+        assert refused.code == 1
+        assert f"{beside.pod.name} leads, ask that one" in refused.err
+        await until(lambda: was_refused(new, "RemoveClient"))
+        async with new.node.pod("Pod", f"{NAME}-test-doctor") as doctor:
+            await doctor.finish()
+            found = doctor.containers["doctor"].boxed.said
+        assert f"it stands by: {beside.pod.name} leads" in found
+        # This LND has no chain.
+        assert re.findall(r"^failure +(\S+)", found, flags=re.MULTILINE) == ["lnd.sync"]
+
+        await asking.until_asked(RATE)
+        async with asyncio.timeout(10):
+            assert await beside.pod.delete() == {"sidecar": 0}
+        await until(lambda: leads(new))
+        await asking.until_asked(RATE)
+        await asking.until_answered(5)
+        assert (asking.unanswered(), asking.most()) == ([], 1)
+        answers = {content for each in asking.asked.values() for _, content in each.answers}
+        assert answers == {invoice}
+        assert asking.slowest() < 2
+
+        said = test.containers["client"].boxed
+        assert await test.finish() == {"client": 0}, said.said
+        await asked(new, "client", "add", "dave")
+        await beside.pod.start()
+        assert await stands_by(beside.pod) == new.name
+        assert await new.delete() == {"sidecar": 0}
+    # For whoever comes next.
+    await until(lambda: leads(beside.pod))
+
+
+async def stands_by(pod: Pod) -> str:
+    """That it does; the name of the one that leads."""
+    status = await asked(pod, "status")
+    assert status["role"] == "stands by"
+    return str(status["leader"])
+
+
+async def was_refused(pod: Pod, call: str) -> bool:
+    """Whether somebody has made that call over the port, and it was not for one that stands by."""
+    said = pod.containers["sidecar"].boxed.said.splitlines()
+    return any(call in line and "stands-by" in line and "tcp" in line for line in said)
+
+
+async def leads(pod: Pod) -> bool:
+    """Whether it does, by its own name."""
+    status = await asked(pod, "status")
+    return bool((status["role"], status["leader"]) == ("leads", pod.name))
 
 
 async def test_a_deleted_pod_ends_well(beside: Beside) -> None:

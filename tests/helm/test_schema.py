@@ -148,6 +148,7 @@ def test_a_number_has_the_programs_bounds(path: str) -> None:
         ("config.paths.lifetime", f"{model.MIN_PATHS_LIFETIME // 86_400}d", "3650d"),
         ("config.mailbox.ttl", "1h", "90d"),
         ("config.lsps5.cooldown", "1s", "1d"),
+        ("config.lease.time", "2s", "60s"),
     ],
 )
 def test_a_duration_has_the_programs_bounds(path: str, least: str, most: str) -> None:
@@ -214,6 +215,7 @@ def test_what_is_marked_live_is_what_the_program_takes_over_by_itself() -> None:
 
 HOST = {"existingLnd.host": "lnd:10009", "existingLnd.tls.secret": "a", "existingLnd.macaroon.secret": "b"}
 BESIDE, SIDECAR = {"shape": "beside", **HOST}, {"shape": "sidecar"}
+ATTACHED = {"shape": "attached", "attached.podLabels": {"app": "lnd"}}
 EXISTING = {**SIDECAR, "redis.bundled": False}
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -235,7 +237,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"networkPolicy.lndFrom": []}, "at '/networkPolicy': additional properties 'lndFrom' not allowed"),
     ({"resources.request": {}}, "at '/resources': additional properties 'request' not allowed"),
     ({"probes.readiness.httpGet": {}}, "at '/probes/readiness': additional properties 'httpGet' not allowed"),
-    ({"replicas": 2}, "'replicas' not allowed"),
+    ({"replicaCount": 2}, "'replicaCount' not allowed"),
     # of a wrong type
     ({"admin.enabled": "yes"}, "at '/admin/enabled': got string, want boolean"),
     ({"http.port": "8066"}, "at '/http/port': got string, want integer"),
@@ -311,6 +313,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"config.mailbox.letters": 10_001}, "at '/config/mailbox/letters': maximum"),
     ({"terminationGracePeriodSeconds": 9}, "at '/terminationGracePeriodSeconds': minimum: got 9, want 10"),
     ({"admin.tls.days": 0}, "at '/admin/tls/days': minimum: got 0, want 1"),
+    ({**BESIDE, "replicas": 0}, "at '/replicas': minimum: got 0, want 1"),
+    ({**BESIDE, "replicas": 6}, "at '/replicas': maximum: got 6, want 5"),
     # labels of the chart's own, by which its pods are found
     (
         {"commonLabels": {"app.kubernetes.io/name": "x"}},
@@ -357,6 +361,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({**EXISTING, "existingRedis.url": "http://r"}, "at '/existingRedis/url'"),
     ({**EXISTING, "existingRedis.url": "unix:///run/redis"}, "at '/existingRedis/url'"),
+    ({**SIDECAR, "replicas": 2}, "replicas must be 1 with shape sidecar: the sidecar is in LND's pod"),
+    ({**ATTACHED, "replicas": 2}, "replicas must be 1 with shape attached"),
+    ({**SIDECAR, "config.redis.replicas": 1}, "config.redis.replicas must be 0 with redis.bundled"),
 ]
 
 
@@ -379,6 +386,9 @@ def test_a_wrong_value_is_refused_by_its_name(
         {**BESIDE, "existingLnd.host": "lnd.bitcoin.svc.cluster.local:10009"},
         {**EXISTING, "existingRedis.url": "redis://user@redis-master.db.svc:6379/3"},
         {**EXISTING, "existingRedis.url": "rediss://[fd00::1]:6379?ssl_ca_certs=/a/b.crt"},
+        {**BESIDE, "replicas": 5},
+        {**EXISTING, "existingRedis.url": "redis://r", "config.redis.replicas": 10},
+        {"config.lease.time": "1m"},
         {
             "lnd.config": {
                 "alias": "Café № 5",

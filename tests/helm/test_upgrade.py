@@ -10,7 +10,14 @@ import pytest
 
 from tests.helm.charts import values_of, with_values
 from tests.helm.cluster import Cluster
-from tests.helm.installed import REDIS, SERVER, Release, copy_of_chart, release_in_namespace_of_its_own
+from tests.helm.installed import (
+    REDIS,
+    SERVER,
+    Release,
+    copy_of_chart,
+    labels,
+    release_in_namespace_of_its_own,
+)
 
 pytestmark = [pytest.mark.helm, pytest.mark.asyncio(loop_scope="session")]
 
@@ -103,16 +110,90 @@ async def test_labels_and_annotations_can_change(name: str, cluster: Cluster, tm
         assert more.items() <= metadata["annotations"].items()
 
 
+async def test_the_old_pod_stays_until_the_new_one_is_ready(cluster: Cluster, tmp_path: Path) -> None:
+    """Beside an LND there are two then, of which one stands by: nobody waits for the new one's start."""
+    release = await release_in_namespace_of_its_own(cluster, tmp_path)
+    await release.install(values_of("beside-minimal"))
+    (old,) = await release.uids(SERVER)
+    nowhere = {"nodeSelector": {"example.com/is": "nowhere"}}
+    await release.upgrade(with_values(values_of("beside-minimal"), nowhere), wait=False)
+    deployment = f"deployment/{release.fullname}"
+    await cluster.wait(deployment, "jsonpath={.status.updatedReplicas}=1", release.namespace)
+    pods = await _servers(release)
+    assert [each["metadata"]["uid"] == old for each in pods].count(True) == 1
+    assert len(pods) == 2
+    assert not [each for each in pods if "deletionTimestamp" in each["metadata"]]
+
+    await release.upgrade(values_of("beside-minimal"))
+    assert await release.uids(SERVER) == [old]
+
+
+async def test_several_sidecars_are_apart_and_are_evicted_one_after_the_other(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """On a node each, where there are so many, and with a budget that nobody has asked for."""
+    release = await release_in_namespace_of_its_own(cluster, tmp_path)
+    await release.install(with_values(values_of("beside-minimal"), {"replicas": 2}))
+    pods = await _servers(release)
+    assert len({each["spec"]["nodeName"] for each in pods}) == len(pods) == 2
+    budget = f"pdb/{release.fullname}"
+    await cluster.wait(budget, "jsonpath={.status.currentHealthy}=2", release.namespace)
+    await cluster.wait(budget, "jsonpath={.status.disruptionsAllowed}=1", release.namespace)
+    evicted = await cluster.evict(pods[0]["metadata"]["name"], release.namespace)
+    assert evicted.status == 201
+
+    await release.upgrade(values_of("beside-minimal"))
+    assert not await release.objects("pdb")
+
+
+async def test_those_that_are_not_ready_hold_up_no_drain(cluster: Cluster, tmp_path: Path) -> None:
+    """While LND is away none of them is: the budget must not keep their nodes until it is back."""
+    release = await release_in_namespace_of_its_own(cluster, tmp_path)
+    await release.install(with_values(values_of("beside-minimal"), {"replicas": 2}))
+    names = [each["metadata"]["name"] for each in await _servers(release)]
+    budget = f"pdb/{release.fullname}"
+    await cluster.wait(budget, "jsonpath={.status.currentHealthy}=2", release.namespace)
+    for name in names:
+        await _unready(release, name)
+    await cluster.wait(budget, "jsonpath={.status.currentHealthy}=0", release.namespace)
+    for name in names:
+        assert (await cluster.evict(name, release.namespace)).status == 201
+
+
+async def test_another_number_of_sidecars_leaves_those_alone_that_run(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """One more is one more pod, and one fewer is one fewer: the pods are as they were."""
+    release = await release_in_namespace_of_its_own(cluster, tmp_path)
+    await release.install(values_of("beside-minimal"))
+    first = await release.uids(SERVER)
+    await release.upgrade(with_values(values_of("beside-minimal"), {"replicas": 2}))
+    two = [each["metadata"]["uid"] for each in await _servers(release)]
+    assert len(two) == 2
+    assert set(first) < set(two)
+    await release.upgrade(values_of("beside-minimal"))
+    assert set(await release.uids(SERVER)) < set(two)
+
+
+async def _unready(release: Release, name: str) -> None:
+    """Let a pod say that it is not."""
+    unready = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+    patch = ["--subresource=status", "--type=strategic", "-p", json.dumps(unready)]
+    await release.cluster.kubectl("patch", "pod", name, "-n", release.namespace, *patch)
+
+
+async def _servers(release: Release) -> list[Any]:
+    """All pods of the server, those that are to go among them."""
+    return await release.objects("pods", selector=labels(release.name, SERVER))
+
+
 async def test_an_upgrade_replaces_a_pod_that_is_not_ready(cluster: Cluster, tmp_path: Path) -> None:
     """LND is locked, say, and the new values have its password: Kubernetes must not wait for the old pod."""
     release = await release_in_namespace_of_its_own(cluster, tmp_path)
     await release.install(values_of("sidecar-minimal"))
     before = await release.uids(SERVER, REDIS)
-    unready = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
     for component in (SERVER, REDIS):
-        name = (await release.pod(component))["metadata"]["name"]
-        patch = ["--subresource=status", "--type=strategic", "-p", json.dumps(unready)]
-        await cluster.kubectl("patch", "pod", name, "-n", release.namespace, *patch)
+        await _unready(release, (await release.pod(component))["metadata"]["name"])
     change = {"lnd.wallet.passwordSecret": "wallet", "redis.config": {"maxmemory": "1gb"}}
     await release.upgrade(with_values(values_of("sidecar-minimal"), change))
     assert not set(await release.uids(SERVER, REDIS)) & set(before)

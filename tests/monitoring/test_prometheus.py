@@ -95,6 +95,7 @@ async def test_prometheus_has_every_series_of_the_dashboard_and_takes_every_rule
             'sidecar_message_seconds_count{type="invoice_request",outcome="done"}',
             'sidecar_clients{state="active"}',
             "sidecar_slots_used",
+            "sidecar_leads",
             "sidecar_stream_up",
             "sidecar_redis_up",
             "sidecar_ready",

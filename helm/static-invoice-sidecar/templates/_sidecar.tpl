@@ -49,6 +49,15 @@ env:
   {{- end }}
   - name: SIDECAR_REDIS_DURABILITY
     value: {{ .Values.config.redis.durability | quote }}
+  - name: SIDECAR_REDIS_REPLICAS
+    value: {{ int64 .Values.config.redis.replicas | quote }}
+  - name: SIDECAR_LEASE_TIME
+    value: {{ .Values.config.lease.time | quote }}
+  {{- /* Whoever asks another one than the leader is told by this name whom to ask. */}}
+  - name: SIDECAR_LEASE_NAME
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.name
   - name: SIDECAR_HTTP_LISTEN
     value: {{ printf "%s:%d" .Values.listenAddress (int64 .Values.http.port) | quote }}
   {{- if .Values.admin.enabled }}
