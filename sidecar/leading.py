@@ -72,7 +72,7 @@ class Leading:
                 # The packet ends with its HMAC, which covers all of it.
                 mark_of=lambda received: mark(received.path_key, received.onion[-32:]),
                 size_of=lambda received: len(received.onion),
-                as_held=lambda received, ms, again: replace(received, held_ms=ms, again=again),
+                as_held=lambda received, ms, again: replace(received, heard_ms=ms, again=again),
                 dropped=self._dropped,
             ),
             Standby(

@@ -27,15 +27,15 @@ class Received:
     it forwards. `encrypted_recipient_data` (of LND's own hop) is None in custom
     mode, where LND does not open the onion.
 
-    `held_ms`: for how long it was held by a sidecar that stood by. `again`: the one that led then may have
-    answered it.
+    `heard_ms`: when it came, by the steady clock, where it was held by a sidecar that stood by; None: just
+    now. `again`: the one that led then may have answered it.
     """
 
     peer: bytes
     path_key: bytes
     onion: bytes
     encrypted_recipient_data: bytes | None
-    held_ms: int = 0
+    heard_ms: int | None = None
     again: bool = False
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import structlog
 
+from sidecar.again import Again
 from sidecar.allowances import Allowances, Limit
 from sidecar.bindings import Bindings
 from sidecar.core import keys, messages, offers
@@ -22,7 +23,6 @@ from sidecar.core.errors import (
     RateLimited,
     Refused,
     Repeated,
-    Replayed,
     SidecarError,
     Unavailable,
     UnknownScid,
@@ -113,6 +113,7 @@ class SidecarService:
         self._entropy = entropy
         self._peers = TokenBuckets(PEER_RATE)
         self._answered = Recent(REPEAT_WINDOW_MS)
+        self._again = Again(clock)
         self._complained: set[tuple[str, str]] = set()
 
     async def run(
@@ -205,7 +206,8 @@ class SidecarService:
 
     def _came_at(self, received: Received) -> int:
         """When LND had a message. What was held by one that stood by is as many at once, and no flood."""
-        return self._clock.now_ms() - received.held_ms
+        now_ms = self._clock.now_ms()
+        return now_ms if received.heard_ms is None else now_ms - self._clock.steady_ms() + received.heard_ms
 
     def _complain(self, what: str, error: SidecarError) -> None:
         """Say what keeps messages from being served: once, until one of that kind goes through again.
@@ -256,7 +258,8 @@ class SidecarService:
             kept_at_ms=self._clock.now_ms(),
         )
         # What was held by one that stood by went on when LND had it, to whoever was there then.
-        passed_on_ms = self._clock.steady_ms() - received.held_ms if by_lnd else None
+        heard_ms = self._clock.steady_ms() if received.heard_ms is None else received.heard_ms
+        passed_on_ms = heard_ms if by_lnd else None
         self.counters[f"{await self._mailroom.take(letter, passed_on_ms=passed_on_ms)}.message"] += 1
         return not self._mailroom.in_memory(node_id)
 
@@ -278,7 +281,7 @@ class SidecarService:
         content_type = payload.content_type
         if content_type == messages.INVOICE_REQUEST:
             if isinstance(context, OfferContext) and context.kind is Kind.INVOICE_REQUEST:
-                return await self._invoice_request(context, payload)
+                return await self._invoice_request(received, context, payload)
             raise WrongContext("an invoice_request over a path that is no offer's")
         if content_type is None or not messages.is_blip66(content_type):
             raise ContentNotServed(f"content type {content_type}")
@@ -286,13 +289,16 @@ class SidecarService:
         now_ms, defaults = self._clock.now_ms(), self._allowances.defaults.client
         match message, context:
             case OfferPathsRequest(slot), RequestContext(client_id):
-                arrival = Arrival(
-                    context, payload.reply_path, await self._store.load(client_id, slot), now_ms
-                )
-                await self._check_answers_alone(received)
+                loaded = await self._store.load(client_id, slot)
+                arrival = Arrival(context, payload.reply_path, loaded, now_ms)
+                self._again.check_alike(received)
+                if self._leading is not None:
+                    await self._leading()
                 return self._server.on_offer_paths_request(arrival, message, family, self._entropy, defaults)
             case ServeStaticInvoice(), OfferContext(Kind.SERVE_STATIC_INVOICE, client_id, slot):
-                served = Arrival(context, payload.reply_path, await self._store.load(client_id, slot), now_ms)
+                loaded = await self._store.load(client_id, slot)
+                self._again.changes(received, context, loaded)
+                served = Arrival(context, payload.reply_path, loaded, now_ms)
                 admitted = self._server.admit_static_invoice(served, message, family, defaults)
                 opened = [await self._peeler.walk(path) for path in admitted.invoice.offer.paths]
                 given = message.forward_invoice_request_path
@@ -303,27 +309,24 @@ class SidecarService:
                 )
         raise WrongContext(f"{type(message).__name__} over a path that is not for it")
 
-    async def _check_answers_alone(self, received: Received) -> None:
-        """For what is answered otherwise each time: nobody else may. Raises Replayed, NotLeading."""
-        if received.again:
-            raise Replayed("an offer_paths_request that may have been answered: the wallet repeats it")
-        if self._leading is not None:
-            await self._leading()
-
-    async def _invoice_request(self, context: OfferContext, payload: FinalPayload) -> list[Effect]:
+    async def _invoice_request(
+        self, received: Received, context: OfferContext, payload: FinalPayload
+    ) -> list[Effect]:
         # The signature first: what no payer signed costs Redis nothing.
         request = offers.read_invoice_request(payload.content)
         loaded = await self._store.load(context.client_id, context.slot)
-        arrival = Arrival(context, payload.reply_path, loaded, self._clock.now_ms())
-        key = (context.client_id, context.slot, request.signature)
-        times = self._answered.times(key, arrival.now_ms)
+        loaded = self._again.as_it_was(received, context, loaded)
+        # What has ended while the request was held had not ended for who may have answered it.
+        arrival = Arrival(context, payload.reply_path, loaded, self._came_at(received))
+        key, now_ms = (context.client_id, context.slot, request.signature), self._clock.now_ms()
+        times = self._answered.times(key, now_ms)
         # A client could point its forward path back at its own offer: what is repeated
         # is not forwarded, and a loop ends here.
         if times >= MAX_ANSWERS:
             raise Repeated("an invoice_request that was answered often enough")
         effects = self._server.on_invoice_request(arrival, request, forward=times == 0)
         # Noted when it is answered: what was met with silence is forwarded when it is repeated.
-        self._answered.count(key, arrival.now_ms)
+        self._answered.count(key, now_ms)
         return effects
 
     # --- perform ----------------------------------------------------------------------------------

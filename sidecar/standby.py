@@ -140,8 +140,8 @@ class Standby(Generic[T]):
     ) -> None:
         """`seconds`: of the lease. `as_held` makes of what was held what is handed on.
 
-        It is given the milliseconds for which it was held, and whether the one that led before may have
-        answered it.
+        It is given when it came, in milliseconds by the steady clock, and whether the one that led before
+        may have answered it.
         """
         self.name = name
         self._source = source
@@ -213,4 +213,4 @@ class Standby(Generic[T]):
         age = time.monotonic() - held.since
         # A mark is told for as long as a lease lasts: one that is older may have been missed.
         again = held.others and (age > self._seconds or not self._clean)
-        return self._as_held(held.item, int(age * 1_000), again)
+        return self._as_held(held.item, int(held.since * 1_000), again)

@@ -6,7 +6,18 @@ import re
 
 import pytest
 
-from sidecar import allowances, bindings, courier, deliveries, lsps, pending, problems, service, standby
+from sidecar import (
+    again,
+    allowances,
+    bindings,
+    courier,
+    deliveries,
+    lsps,
+    pending,
+    problems,
+    service,
+    standby,
+)
 from sidecar.adapters import (
     admin_backup,
     admin_server,
@@ -32,6 +43,7 @@ BOUNDS = {
     "onion messages that wait": (streams.QUEUE_SIZE,),
     "onion messages in work": (service.MAX_AT_ONCE, service.MESSAGE_TIMEOUT),
     "messages that are held": (standby.HELD_BYTES >> 20,),
+    "slots as they were": (again.SLOTS,),
     "marks of": (standby.MOST_MARKS,),
     "LSPS messages that wait": (peers._MESSAGES,),
     "LSPS peers in work": (lsps.MAX_AT_ONCE, lsps.MAX_WAITING),

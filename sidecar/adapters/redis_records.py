@@ -5,7 +5,8 @@ Per client, under one hash tag so that each script stays in one Cluster slot:
     sis:<node>:{<client>}                 hash: the client, and of each slot that it has used
                                             number -> bytes:expires_at:mark_until:issued_at_ms:created:nonce
     sis:<node>:{<client>}:<n>             string: the slot's invoice, gone at its expires_at:
-                                            created_at:stored_at:family:path bytes:deflated path and invoice
+                                            saved_ms:created_at:stored_at:family:path bytes:deflated path
+                                            and invoice; saved_ms by Redis's clock, the others by others'
     sis:<node>:{<client>}:mail            hash: number -> letter, gone when its last letter ends
     sis:<node>:{<client>}:mail:index      hash: number -> queue:sender:size:kept_at_ms:ends_ms:key
 

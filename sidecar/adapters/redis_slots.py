@@ -13,7 +13,7 @@ _LOADED = tuple(
     name.encode()
     for name in (
         *("name", "state", "generation", "created_at", "node_id", "bound_by", "timestamps"),
-        *QUOTA_FIELDS,
+        *(*QUOTA_FIELDS, "revoked_ms"),
     )
 )
 """What load.lua reads of a client, in its order."""
@@ -84,7 +84,7 @@ def _to_entry(entry: bytes) -> SlotEntry:
 
 
 def packed_invoice(invoice: StoredInvoice) -> bytes:
-    """What of an invoice is not in its entry.
+    """What of an invoice is not in its entry; save.lua puts in front when it was saved.
 
     Deflated: LND's node id stands several times in what a wallet leaves.
     """
@@ -96,7 +96,8 @@ def packed_invoice(invoice: StoredInvoice) -> bytes:
 @readable
 def to_invoice(slot: int, entry: SlotEntry, packed: bytes) -> StoredInvoice:
     """The invoice from both its parts. Raises BadRecord if they are not of one."""
-    created_at, stored_at, family, path_size, deflated = packed.split(b":", 4)
+    saved_ms, created_at, stored_at, family, path_size, deflated = packed.split(b":", 5)
+    whole(saved_ms)
     if entry.size > MOST_BYTES:
         raise ValueError(f"the entry of slot {slot} counts {entry.size} bytes")
     inflate = zlib.decompressobj()
@@ -120,13 +121,23 @@ def to_invoice(slot: int, entry: SlotEntry, packed: bytes) -> StoredInvoice:
 @readable
 def to_loaded(client_id: bytes, slot: int, reply: bytes) -> Loaded:
     """What load.lua answers. Raises BadRecord if we did not write what it has found."""
-    now, entry, packed, *values = unpacked(reply)
+    now_ms, entry, packed, *values = unpacked(reply)
     record = {name: value for name, value in zip(_LOADED, values, strict=True) if value is not None}
     if not record:
         return Loaded(client=None, mark=None, invoice=None)
-    found = None if entry is None else to_slot_entry(entry)
+    found, at_ms = None if entry is None else to_slot_entry(entry), whole(now_ms or b"")
     return Loaded(
         client=to_client(client_id, record),
-        mark=found.mark if found is not None and found.mark_until > int(now or 0) else None,
+        mark=found.mark if found is not None and found.mark_until * 1_000 > at_ms else None,
         invoice=None if found is None or packed is None else to_invoice(slot, found, packed),
+        stood_ms=max(0, at_ms - _changed_ms(record, found, packed)),
     )
+
+
+def _changed_ms(record: Record, entry: SlotEntry | None, packed: bytes | None) -> int:
+    """When a slot became what it is: its client was revoked, its invoice was saved, or went at its end."""
+    if (revoked_ms := record.get(b"revoked_ms")) is not None:
+        return whole(revoked_ms)
+    if packed is not None:
+        return whole(packed.partition(b":")[0])
+    return 0 if entry is None else entry.expires_at * 1_000

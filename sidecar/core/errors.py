@@ -311,7 +311,7 @@ class Repeated(Refused):
 
 
 class Replayed(Refused):
-    """A message that the sidecar that led before may have answered, and whose answer is another each time."""
+    """A message that the sidecar that led before may have answered, with another answer than is due now."""
 
     reason = "replayed"
 

@@ -5,7 +5,7 @@ Times are seconds since the epoch; where a name says `_ms`, milliseconds.
 
 import functools
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 
 CLIENT_ID_SIZE = 10
@@ -198,11 +198,15 @@ class StoredInvoice:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """All that is known for one message: the client, and the slot that the message is about."""
+    """All that is known for one message: the client, and the slot that the message is about.
+
+    `stood_ms`: for how long the slot has been what it is, by the store's clock; 0 where nobody can tell.
+    """
 
     client: Client | None
     mark: SlotMark | None
     invoice: StoredInvoice | None
+    stood_ms: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

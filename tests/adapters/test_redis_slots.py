@@ -40,6 +40,11 @@ def entry_of(invoice: StoredInvoice) -> SlotEntry:
     return SlotEntry(invoice.size, invoice.expires_at, 0, SlotMark(invoice.tag, 0))
 
 
+def saved(invoice: StoredInvoice) -> bytes:
+    """What save.lua makes of it."""
+    return b"1800000000000:" + packed_invoice(invoice)
+
+
 @given(
     st.builds(
         StoredInvoice,
@@ -55,7 +60,7 @@ def entry_of(invoice: StoredInvoice) -> SlotEntry:
 )
 def test_an_invoice_is_both_its_parts(invoice: StoredInvoice) -> None:
     """What is not in its entry is in the slot, whatever the bytes look like."""
-    assert to_invoice(7, entry_of(invoice), packed_invoice(invoice)) == invoice
+    assert to_invoice(7, entry_of(invoice), saved(invoice)) == invoice
 
 
 @given(TAGS, TIMES, TIMES, TIMES, TIMES)
@@ -72,7 +77,7 @@ def test_an_entry_is_its_line(
 def test_a_slot_that_is_not_its_entrys_is_not_read() -> None:
     """Sizes must agree, a path must fit in, and not a bit may have changed."""
     invoice = an_invoice()
-    entry, packed = entry_of(invoice), packed_invoice(invoice)
+    entry, packed = entry_of(invoice), saved(invoice)
     head, body = packed.rsplit(b":", 1)[0], zlib.compress(invoice.forward_path + invoice.invoice)
     changed = bytearray(packed)
     changed[-1] ^= 1
@@ -81,10 +86,12 @@ def test_a_slot_that_is_not_its_entrys_is_not_read() -> None:
         (replace(entry, size=entry.size + 1), packed),
         (entry, packed[:-1]),
         (entry, bytes(changed)),
-        (entry, b"1:1:ldk:%d:" % (entry.size + 1) + body),
-        (entry, b"1:1:ldk:-1:" + body),
+        (entry, b"1:1:1:ldk:%d:" % (entry.size + 1) + body),
+        (entry, b"1:1:1:ldk:-1:" + body),
         (entry, head.replace(invoice.family.value.encode(), b"icq") + b":" + body),
         (entry, b"junk"),
+        (entry, packed_invoice(invoice)),
+        (entry, b"now" + packed),
     ):
         with pytest.raises(StoreUnavailable, match="can't be read"):
             to_invoice(0, other, slot)
@@ -113,14 +120,14 @@ def test_what_claims_to_be_large_is_not_unpacked_at_all() -> None:
     for size, said in ((MOST_BYTES, "has 2 bytes"), (MOST_BYTES + 1, f"counts {MOST_BYTES + 1} bytes")):
         entry = SlotEntry(size, 0, 0, SlotMark(OfferTag(0, b""), 0))
         with pytest.raises(StoreUnavailable, match=said):
-            to_invoice(0, entry, b"1:1:ldk:0:" + zlib.compress(b"ab"))
+            to_invoice(0, entry, b"1:1:1:ldk:0:" + zlib.compress(b"ab"))
 
 
 def test_what_claims_to_be_small_is_not_unpacked_beyond_that() -> None:
     """An import may hold anything: a few bytes that would become a gigabyte are refused by their size."""
     entry = SlotEntry(1_000, 0, 0, SlotMark(OfferTag(0, b""), 0))
     with pytest.raises(StoreUnavailable, match="1001 bytes or more"):
-        to_invoice(0, entry, b"1:1:ldk:0:" + zlib.compress(bytes(1 << 20)))
+        to_invoice(0, entry, b"1:1:1:ldk:0:" + zlib.compress(bytes(1 << 20)))
 
 
 @given(st.lists(st.none() | st.binary()))

@@ -94,7 +94,8 @@ def commands(people: Population, numbers: range) -> Iterator[Command]:
     """What writes these clients."""
     keys = people.keys
     slots = [people.stored(slot) for slot in range(people.slots)]
-    packed = [packed_invoice(stored) for stored in slots]
+    # As save.lua writes it.
+    packed = [b"%d:" % (people.now * 1_000) + packed_invoice(stored) for stored in slots]
     entries: list[bytes | str | int] = []
     for stored in slots:
         numbers_of = (stored.size, stored.expires_at, people.mark_until, stored.tag.issued_at_ms)

@@ -45,7 +45,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "sidecar.ports",
         "sidecar.standby",
     ),
+    "sidecar.again": ("sidecar.core", "sidecar.ports"),
     "sidecar.service": (
+        "sidecar.again",
         "sidecar.allowances",
         "sidecar.core",
         "sidecar.ports",

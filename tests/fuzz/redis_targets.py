@@ -119,16 +119,23 @@ def _invoice(pieces: Pieces) -> None:
 
 
 def _good_invoice(pieces: Pieces) -> None:
-    parts = {0: b"1800000000", 1: b"1800000001", 2: b"ldk", 3: b"2", 4: zlib.compress(b"pathi")[:400]}
+    numbers = (b"1800000001000", b"1800000000", b"1800000001", b"ldk", b"2")
+    parts = dict(enumerate((*numbers, zlib.compress(b"pathi")[:400])))
     packed = b":".join(edited(parts, pieces, TOKENS).values())
     admin_records.slot_message(to_invoice(3, to_slot_entry(ENTRY), packed))
 
 
 def _loaded(pieces: Pieces) -> None:
     record = _changed(_client_record(), pieces)
-    names = ("name", "state", "generation", "created_at", "node_id", "bound_by", "timestamps", *QUOTA_FIELDS)
-    head = b"1800000000:1800000001:ldk:2:" + zlib.compress(b"pathi")
-    values = [str(NOW).encode(), record.get(b"0"), head, *(record.get(name.encode()) for name in names)]
+    words = ("name", "state", "generation", "created_at", "node_id", "bound_by", "timestamps")
+    names = (*words, *QUOTA_FIELDS, "revoked_ms")
+    head = b"1800000001000:1800000000:1800000001:ldk:2:" + zlib.compress(b"pathi")
+    values = [
+        str(NOW * 1_000).encode(),
+        record.get(b"0"),
+        head,
+        *(record.get(name.encode()) for name in names),
+    ]
     sizes = b" ".join(b"-1" if value is None else str(len(value)).encode() for value in values)
     loaded = to_loaded(CLIENT_ID, 0, sizes + b"\n" + b"".join(value or b"" for value in values))
     if loaded.client is not None:

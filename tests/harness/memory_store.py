@@ -47,6 +47,9 @@ class _Record:
     letters: dict[int, tuple[Letter, int]] = field(default_factory=dict)
     """Number -> letter and its end (milliseconds), oldest first."""
     last_number: int = 0
+    changed: dict[int, float] = field(default_factory=dict)
+    """Slot -> when its invoice was saved, or went at its end (seconds)."""
+    revoked: float | None = None
 
 
 class MemoryStore:
@@ -67,7 +70,9 @@ class MemoryStore:
         if record is None:
             return Loaded(client=None, mark=None, invoice=None)
         mark, _ = record.marks.get(slot, (None, 0))
-        return Loaded(client=record.client, mark=mark, invoice=record.invoices.get(slot))
+        changed = record.changed.get(slot, 0) if record.revoked is None else record.revoked
+        stood_ms = max(0, round((self._now() - changed) * 1_000))
+        return Loaded(record.client, mark, record.invoices.get(slot), stood_ms)
 
     async def save(
         self, client_id: bytes, invoice: StoredInvoice, mark_until: int, most: Usage = MOST_USAGE
@@ -87,6 +92,7 @@ class MemoryStore:
             # Good by the caller's clock: it is kept as long, counted from now.
             invoice = replace(invoice, expires_at=now + invoice.expires_at - invoice.stored_at)
         record.invoices[invoice.slot] = invoice
+        record.changed[invoice.slot] = self._now()
         self._expire()
         return _usage(record)
 
@@ -174,6 +180,8 @@ class MemoryStore:
         """Mark the client revoked, drop its invoices and mail, free its node."""
         record = self._record(client_id)
         record.client = replace(record.client, state=ClientState.REVOKED)
+        if record.revoked is None:
+            record.revoked = self._now()
         record.invoices.clear()
         record.letters.clear()
         return record.client
@@ -291,7 +299,9 @@ class MemoryStore:
             raise StoreUnavailable("the store is away")
         now = self._now()
         for record in self._records.values():
-            record.invoices = {s: each for s, each in record.invoices.items() if each.expires_at > now}
+            ended = {s: each.expires_at for s, each in record.invoices.items() if each.expires_at <= now}
+            record.changed |= ended
+            record.invoices = {s: each for s, each in record.invoices.items() if s not in ended}
             record.marks = {s: (mark, until) for s, (mark, until) in record.marks.items() if until > now}
             record.letters = {n: (each, end) for n, (each, end) in record.letters.items() if end > now * 1000}
 

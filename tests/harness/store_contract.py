@@ -101,6 +101,13 @@ async def passed(second: int) -> None:
     await asyncio.sleep(max(0.0, second - time.time()) + 0.1)
 
 
+async def stood(store: Store, client_id: bytes, *, since: float) -> int:
+    """For how many milliseconds a client's slot 0 has stood, which changed after `since` (time.monotonic)."""
+    found = (await store.load(client_id, 0)).stood_ms
+    assert 0 <= found <= (time.monotonic() - since) * 1_000 + 2
+    return found
+
+
 class StoreContract:
     """The rules; each test gets an empty `store`."""
 
@@ -372,6 +379,36 @@ class StoreContract:
         with pytest.raises(StaleInvoice):
             await store.save(client.client_id, replayed, until())
         assert await store.save(client.client_id, an_invoice(1, size=1_000), until()) == Usage(1, 1_000)
+
+    async def test_a_slot_tells_for_how_long_it_has_been_what_it_is(self, store: Store) -> None:
+        """Since its invoice was saved, or went at its end; to the millisecond, and each slot for itself."""
+        client, short = a_client(), an_invoice(1)
+        await store.add_client(client)
+        assert (await store.load(client.client_id, 0)).stood_ms > DAY * 1_000
+        before = time.monotonic()
+        await store.save(client.client_id, an_invoice(0), until())
+        await store.save(client.client_id, replace(short, expires_at=short.stored_at + 2), until())
+        await asyncio.sleep(0.1)
+        passed_ms = await stood(store, client.client_id, since=before)
+        assert passed_ms >= 100
+        await store.save(client.client_id, an_invoice(0, later(short.tag, DAY)), until())
+        assert await stood(store, client.client_id, since=time.monotonic()) < passed_ms
+        await passed(short.stored_at + 2)
+        assert 100 <= (await store.load(client.client_id, 1)).stood_ms < 2_000
+
+    async def test_a_revoked_clients_slots_have_changed_at_that_moment(self, store: Store) -> None:
+        """Whatever was in them, and however often it is revoked; of one that is removed nobody can tell."""
+        client = a_client()
+        await store.add_client(client)
+        await store.save(client.client_id, an_invoice(0), until())
+        before = time.monotonic()
+        await store.revoke_client(client.client_id)
+        await asyncio.sleep(0.1)
+        await store.revoke_client(client.client_id)
+        assert await stood(store, client.client_id, since=before) >= 100
+        assert (await store.load(client.client_id, 7)).stood_ms < DAY * 1_000
+        await store.remove_client(client.client_id)
+        assert (await store.load(client.client_id, 0)).stood_ms == 0
 
     async def test_a_mark_goes_no_earlier_than_was_ever_asked(self, store: Store) -> None:
         """A later save with a nearer end does not shorten the mark."""

@@ -150,7 +150,8 @@ async def test_what_was_held_by_one_that_stood_by_is_handed_over_to_who_came_mea
         at = await scene(world)
         await at.away()
         arrive = world.network.inject
-        world.network.inject = lambda received: arrive(replace(received, held_ms=20_000))  # type: ignore[method-assign]
+        heard_ms = world.clock.steady_ms() - 20_000
+        world.network.inject = lambda received: arrive(replace(received, heard_ms=heard_ms))  # type: ignore[method-assign]
         await at.back()
         world.clock.pass_seconds(10)
         await at.hold()

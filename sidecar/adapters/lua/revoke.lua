@@ -5,5 +5,9 @@
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return {'no-such-client'}
 end
-redis.call('HSET', KEYS[1], 'state', 'revoked')
+if redis.call('HGET', KEYS[1], 'state') ~= 'revoked' then
+  local time = redis.call('TIME')
+  local now_ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.call('HSET', KEYS[1], 'state', 'revoked', 'revoked_ms', now_ms)
+end
 return {'ok', redis.call('HGETALL', KEYS[1])}

@@ -1,7 +1,7 @@
 -- Put an invoice into its slot, if the client, the slot's mark and the quota let it.
 -- KEYS: 1 client record, 2 slot
 -- ARGV: 1 slot number, 2 issued_at_ms, 3 nonce, 4 created_at, 5 stored_at, 6 expires_at,
---       7 mark_until, 8 packed invoice, 9 its size when unpacked,
+--       7 mark_until, 8 packed invoice (the slot begins with Redis's clock in milliseconds), 9 its size when unpacked,
 --       10 slots and 11 bytes of a client whose record does not say, 12 the leader's fence, 0 for none
 -- An invoice that is good by the caller's clock and past by Redis's is kept as long, counted from now, and
 -- so is its mark: of two clocks that are apart, a short time to live must not end before it begins.
@@ -37,7 +37,8 @@ if tonumber(ARGV[1]) >= tonumber(client.slots or ARGV[10]) then
 end
 
 -- By the clock that expires the invoices: a slot counts for as long as its key is there.
-local now = tonumber(redis.call('TIME')[1])
+local time = redis.call('TIME')
+local now = tonumber(time[1])
 local issued_at_ms, created_at = tonumber(ARGV[2]), tonumber(ARGV[4])
 local expires_at, mark_until, size = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[9])
 if expires_at <= now and expires_at > tonumber(ARGV[5]) then
@@ -85,7 +86,8 @@ for _, number in ipairs(forgotten) do
   redis.call('HDEL', KEYS[1], number)
 end
 if expires_at > now then
-  redis.call('SET', KEYS[2], ARGV[8], 'EXAT', string.format('%d', expires_at))
+  local now_ms = string.format('%d', now * 1000 + math.floor(time[2] / 1000))
+  redis.call('SET', KEYS[2], now_ms .. ':' .. ARGV[8], 'EXAT', string.format('%d', expires_at))
   slots, bytes = slots + 1, bytes + size
 else
   redis.call('DEL', KEYS[2])
