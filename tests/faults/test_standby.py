@@ -42,9 +42,9 @@ Act = Callable[[SidecarProcess], Awaitable[None]]
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    """A real LND 0.21."""
-    async with LndProcess("native", tmp_path / "lnd") as lnd:
+async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
+    """A real LND 0.21, or of the kind that a test asks for."""
+    async with LndProcess(getattr(request, "param", "native"), tmp_path / "lnd") as lnd:
         yield Stage(lnd)
 
 
@@ -126,9 +126,15 @@ def in_turn(stage: Stage, pair: Pair, rounds: int) -> InTurn:
     return InTurn(stage, pair, rounds)
 
 
-async def test_kill_9_of_the_one_that_leads(in_turn: InTurn, promise: NewRow) -> None:
+@pytest.mark.parametrize(
+    ("stage", "what"),
+    [("native", ""), ("custom", ", LND 0.20")],
+    indirect=["stage"],
+    ids=["native", "custom"],
+)
+async def test_kill_9_of_the_one_that_leads(in_turn: InTurn, promise: NewRow, what: str) -> None:
     """Under load, again and again: all are answered within the lease and two seconds."""
-    row = promise(LED, "kill -9 of the leader under load")
+    row = promise(LED, f"kill -9 of the leader under load{what}")
     await in_turn.run(row, LEASE + 2, SidecarProcess.kill)
 
 
