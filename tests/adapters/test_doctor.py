@@ -299,7 +299,9 @@ async def test_a_look_in_the_background_may_fail_and_be_left_behind() -> None:
     kinds = [each.daemon for each in threading.enumerate() if each.name == "doctor"]
     waiting.cancel()
     left.set()
-    assert kinds == [True]
+    # The one before may not have ended yet: it is no hindrance either.
+    assert kinds
+    assert all(kinds)
 
 
 # --- what is printed ----------------------------------------------------------------------------------

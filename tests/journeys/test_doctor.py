@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.harness.certificates import self_signed
 from tests.harness.daemon import free_port
 from tests.harness.doctor_world import TellingLnd
@@ -14,6 +16,7 @@ from tests.harness.sidecar_process import SidecarProcess
 TOKEN = "0123456789abcdef" * 4
 
 
+@pytest.mark.slow
 async def test_a_server_is_looked_at_from_another_machine(tmp_path: Path) -> None:
     """Its LND, macaroon, embedded Redis and stream are told; here are but the address, a CA and a token."""
     key, certificate = self_signed()

@@ -84,6 +84,7 @@ async def ended_in_time(sidecar: SidecarProcess) -> bool:
         return await sidecar.stop() == 0 and sidecar.lines[-1].endswith("stopped")
 
 
+@pytest.mark.slow
 async def test_sigterm_kills_a_redis_that_does_not_stop(sidecar: SidecarProcess) -> None:
     """Every acknowledged change is on its disk: nothing is lost, and the next start finds all."""
     await sidecar.command("client", "add", "alice")
@@ -140,6 +141,7 @@ async def test_each_closing_has_its_turn_whatever_hangs(monkeypatch: pytest.Monk
     assert (running.cancelled(), closed) == (True, ["last opened", "second", "first opened"])
 
 
+@pytest.mark.slow
 async def test_a_wake_up_that_sigterm_cuts_short_is_sent_after_the_next_start(
     lnd: SimulatedLnd, tmp_path: Path
 ) -> None:
@@ -190,6 +192,7 @@ async def test_a_macaroon_that_is_being_replaced_does_not_end_the_server_that_ti
     tidying.cancel()
 
 
+@pytest.mark.slow
 async def test_settings_read_anew_while_lnd_is_away_hold_from_the_start(tmp_path: Path) -> None:
     """Those that may change; what needs a restart stays as it was said, and is not half in force."""
     async with SimulatedLnd(tmp_path / "lnd", "native") as lnd:

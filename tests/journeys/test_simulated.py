@@ -127,6 +127,7 @@ async def test_at_the_start_a_macaroon_that_lacks_the_stream_ends_it(
 
 
 @pytest.mark.parametrize("lnd", ["custom"], indirect=True)
+@pytest.mark.slow
 async def test_after_an_upgrade_the_sidecar_waits_for_its_new_macaroon(
     lnd: SimulatedLnd, sidecar: SidecarProcess
 ) -> None:
@@ -199,6 +200,7 @@ async def test_a_removed_clients_wallet_is_met_with_silence_and_others_are_serve
     await stays.set_up()
 
 
+@pytest.mark.slow
 async def test_quotas_of_client_add_are_kept(lnd: SimulatedLnd, sidecar: SidecarProcess) -> None:
     """`client add --ttl --slots --bytes`: a slot too many is silence; `client show` tells when one ends."""
     stage = Stage(lnd)

@@ -72,6 +72,7 @@ async def test_a_peer_with_a_channel_may_register_and_a_stranger_may_not(
     assert [each["app_name"] for each in listed["webhooks"]] == ["app"]
 
 
+@pytest.mark.slow
 async def test_webhooks_and_mail_outlive_kill_9(
     lnd: SimulatedLnd, sidecar: SidecarProcess, push: PushService
 ) -> None:
