@@ -79,7 +79,13 @@ def test_too_few_samples_say_nothing() -> None:
 
 def test_growth_is_told_in_words() -> None:
     """For the table."""
-    assert str(growth([100.0] * 8 + [103.0] * 8)) == "103 MiB, +3.0 %"
+    assert str(growth([100.0] * 8 + [103.0] * 8)) == "+3.0 %"
+
+
+@pytest.mark.parametrize(("blocks", "flat"), [(104_900, True), (105_100, False), (90_000, True)])
+def test_what_is_in_use_may_not_grow_by_more_than_a_twentieth(blocks: int, flat: bool) -> None:
+    """Nothing of it is kept back."""
+    assert growth([100_000.0] * 8 + [float(blocks)] * 8).flat_in_use is flat
 
 
 def test_this_process_has_memory() -> None:
