@@ -104,9 +104,9 @@ def _number(appended: bytes, place: int) -> tuple[int, int]:
 
 
 def _inflated(word: bytes) -> bytes:
-    """An invoice's record has its text deflated behind the fourth colon."""
+    """An invoice's record has its text deflated behind the fifth colon."""
     try:
-        return zlib.decompress(word.split(b":", 4)[-1])
+        return zlib.decompress(word.split(b":", 5)[-1])
     except zlib.error:
         return word
 
