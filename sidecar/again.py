@@ -20,9 +20,6 @@ LATER_MS = 250
 SLOTS = 500
 """Slots of which is known what was in them before; of the others just when they changed."""
 
-DRAIN_MS = 30_000
-"""So long after one such message another may still be in work."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Was:
@@ -35,8 +32,10 @@ class _Was:
 class Again:
     """The slots as they were when this sidecar began to lead, while it answers what was held."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, in_work: float) -> None:
+        """`in_work`: seconds for which a message may be: so long after one that was held another may be."""
         self._clock = clock
+        self._in_work_ms = round(in_work * 1_000)
         self._was: Bounded[tuple[bytes, int], _Was] = Bounded(SLOTS)
         self._until_ms = 0
 
@@ -67,5 +66,5 @@ class Again:
     def _first(self, received: Received, context: OfferContext, loaded: Loaded) -> _Was:
         now_ms = self._clock.steady_ms()
         if received.again:
-            self._until_ms = now_ms + DRAIN_MS
+            self._until_ms = now_ms + self._in_work_ms
         return self._was.setdefault((context.client_id, context.slot), _Was(loaded, now_ms - loaded.stood_ms))

@@ -113,7 +113,7 @@ class SidecarService:
         self._entropy = entropy
         self._peers = TokenBuckets(PEER_RATE)
         self._answered = Recent(REPEAT_WINDOW_MS)
-        self._again = Again(clock)
+        self._again = Again(clock, MESSAGE_TIMEOUT)
         self._complained: set[tuple[str, str]] = set()
 
     async def run(

@@ -12,6 +12,7 @@ from sidecar import again
 from sidecar.core.model import Loaded
 from sidecar.core.offers import Offer
 from sidecar.core.wire import decode_tlvs
+from sidecar.service import MESSAGE_TIMEOUT
 from tests.harness.payer import InvoiceErrorReceived
 from tests.harness.wallet import Issued, Wallet
 from tests.harness.world import World
@@ -148,7 +149,7 @@ async def test_so_it_is_with_what_is_saved_while_the_rest_of_it_is_answered() ->
         with held(world):
             assert await scene.answer() == first
         await scene.wallet.receive_invoice_request()
-        world.clock.pass_seconds(again.DRAIN_MS / 1_000)
+        world.clock.pass_seconds(MESSAGE_TIMEOUT)
         await scene.replace()
         with held(world):
             assert await scene.answer() is None
