@@ -25,12 +25,14 @@ use lightning::sign::{
 use lightning::util::config::UserConfig;
 use lightning::util::persist::{
     read_channel_monitors, CHANNEL_MANAGER_PERSISTENCE_KEY,
-    CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
+    CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE, NETWORK_GRAPH_PERSISTENCE_KEY,
+    NETWORK_GRAPH_PERSISTENCE_PRIMARY_NAMESPACE,
 };
 use lightning::util::ser::{ReadableArgs, Writeable};
 use lightning_net_tokio::SocketDescriptor;
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
@@ -132,6 +134,8 @@ pub struct Node {
     pub wake: Arc<Notify>,
     /// Whether it connects to whom LDK wants to send something.
     pub dial: bool,
+    /// Channels in the graph that was written last.
+    saved_channels: AtomicUsize,
     store: Store,
 }
 
@@ -147,11 +151,11 @@ impl Node {
             .get_node_id(Recipient::Node)
             .map_err(|()| "no node id")?;
         let log = Arc::new(Log);
-        let graph: Graph = Arc::new(NetworkGraph::new(settings.network, log.clone()));
+        let store = store::open(settings.state.as_deref());
+        let graph = known_graph(settings.network, &store, &log)?;
         let presence = Arc::new(Presence::default());
         let routes = MessagePaths::named(&settings.router, graph.clone(), keys.clone())?;
         let routes = Arc::new(routes);
-        let store = store::open(settings.state.as_deref());
         let payments = PaymentPaths::new(graph.clone(), presence.clone(), keys.clone());
         let (manager, monitor) = chain_side(&settings, &keys, &store, Arc::new(payments), &routes)?;
         let wake = Arc::new(Notify::new());
@@ -198,12 +202,14 @@ impl Node {
             invoices: Invoices::default(),
             wake,
             dial: settings.dial,
+            saved_channels: AtomicUsize::new(0),
             store,
         }))
     }
 
     /// Writes the state when LDK says that it changed, or in any case.
     pub fn save(&self, in_any_case: bool) {
+        self.save_graph();
         if !self.manager.get_and_clear_needs_persistence() && !in_any_case {
             return;
         }
@@ -212,6 +218,24 @@ impl Node {
             "",
             CHANNEL_MANAGER_PERSISTENCE_KEY,
             self.manager.encode(),
+        );
+        if let Err(error) = written {
+            out("state_failed", json!({"error": error.to_string()}));
+        }
+    }
+
+    /// Writes the graph when it has other channels. As every wallet does: LDK answers nobody whose path
+    /// begins at a channel that it does not know, and a wallet that is woken has to answer at once.
+    fn save_graph(&self) {
+        let channels = self.graph.read_only().channels().len();
+        if channels == self.saved_channels.swap(channels, Ordering::Relaxed) {
+            return;
+        }
+        let written = self.store.write(
+            NETWORK_GRAPH_PERSISTENCE_PRIMARY_NAMESPACE,
+            "",
+            NETWORK_GRAPH_PERSISTENCE_KEY,
+            self.graph.encode(),
         );
         if let Err(error) = written {
             out("state_failed", json!({"error": error.to_string()}));
@@ -228,6 +252,17 @@ impl Node {
             }
         }
     }
+}
+
+/// The graph as it was written, or an empty one.
+fn known_graph(network: Network, store: &Store, log: &Arc<Log>) -> Result<Graph, String> {
+    let primary = NETWORK_GRAPH_PERSISTENCE_PRIMARY_NAMESPACE;
+    let Some(bytes) = store::stored(store, primary, NETWORK_GRAPH_PERSISTENCE_KEY)? else {
+        return Ok(Arc::new(NetworkGraph::new(network, log.clone())));
+    };
+    NetworkGraph::read(&mut &bytes[..], log.clone())
+        .map(Arc::new)
+        .map_err(|error| format!("the graph cannot be read: {error:?}"))
 }
 
 /// The channel manager, new or from its state, and the monitor under it.
