@@ -91,6 +91,11 @@ class Pair:
         await self.wallet.disconnect(self.town.lnd.node_id)
         await self.town.until_gone(self.wallet.node_id)
 
+    async def connect_anew(self) -> None:
+        """The wallet hangs up and connects again."""
+        await self.sleep()
+        await self.wake()
+
     async def connect_payer(self) -> None:
         """The payer connects."""
         await self.payer.connect(self.town.lnd.node_id, self.payer_way.port)

@@ -78,9 +78,10 @@ class Town:
             pair.wallet_way.release()
             pair.payer_way.release()
         await all_of(*(pair.come_back() for pair in self.pairs))
+        # Told while it was there, it is told no more for a while, unless it connects anew.
+        await all_of(*(pair.connect_anew() for pair in self.pairs if pair.push.count()))
         for pair in self.pairs:
-            while pair.push.count():
-                await pair.push.next()
+            pair.push.forget()
 
     # What LND says
 
