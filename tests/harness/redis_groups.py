@@ -198,6 +198,13 @@ class Cluster:
         ranges = node.command("CLUSTER SLOTS")
         return next((port for first, last, (_, port, *_), *_ in ranges if first <= slot <= last), 0)
 
+    def disown(self, slot: int, owner: Node) -> None:
+        """Take a slot from its owner, and from what the others know of it."""
+        # The owner first: as long as it has the slot it tells the others, and they believe it again.
+        for node in (owner, *(node for node in self.nodes if node is not owner)):
+            while self._says(node, slot):
+                node.command("CLUSTER", "DELSLOTS", slot)
+
     def begin_move(self, slot: int, source: Node, target: Node) -> None:
         """Say that a slot moves; no key of it does yet."""
         target.command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
