@@ -251,6 +251,9 @@ class SentinelGroup:
 
     NAME = "mine"
 
+    DOWN_AFTER = 300
+    """Milliseconds of silence after which the Sentinel takes a server for dead."""
+
     def __init__(self, executable: Path, *, replicas: int = 1, options: Sequence[str] = SAFE) -> None:
         """`options`: of master and replicas."""
         one, third, *others = free_ports(2 + replicas)
@@ -262,7 +265,7 @@ class SentinelGroup:
         self.sentinel = Node(executable, third, "sentinel.conf", "--sentinel")
         self._lines = (
             *(f"port {third}", "bind 127.0.0.1", f"sentinel monitor {self.NAME} 127.0.0.1 {one} 1"),
-            f"sentinel down-after-milliseconds {self.NAME} 300",
+            f"sentinel down-after-milliseconds {self.NAME} {self.DOWN_AFTER}",
             f"sentinel failover-timeout {self.NAME} 3000",
         )
 
@@ -303,11 +306,15 @@ class SentinelGroup:
         """The master that the Sentinel names."""
         return next(node for node in self.nodes if node.port == self.named())
 
-    @staticmethod
-    def cut(master: Node) -> None:
+    def cut(self, master: Node) -> None:
         """Part a master from its replicas until it is started again; it goes on, and the Sentinel sees it."""
+        # A replica parted from its master for ten of these before that died is never promoted.
+        self._down_after(2_000)
         master.command("ACL", "SETUSER", "default", "-psync", "-sync")
         master.command("CLIENT", "KILL", "TYPE", "replica")
+
+    def _down_after(self, milliseconds: int) -> None:
+        self.sentinel.command("SENTINEL", "SET", self.NAME, "down-after-milliseconds", milliseconds)
 
     def until_replaced(self, old: Node) -> None:
         """Wait until the Sentinel names another master."""
@@ -320,6 +327,7 @@ class SentinelGroup:
 
     def whole(self) -> None:
         """Wait until all others follow the master, and the Sentinel may promote them."""
+        self._down_after(self.DOWN_AFTER)
         eventually(self._is_whole)
 
     def _is_whole(self) -> bool:
