@@ -4,7 +4,6 @@ import dataclasses
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ from sidecar.adapters.redis_webhooks import RedisWebhooks
 from tests.harness.admin_world import Running as AdminRunning
 from tests.harness.backup_kit import Kit
 from tests.harness.notifying import Notifying
+from tests.harness.ports import free_port
 from tests.harness.push_service import PushService
 from tests.harness.shell import Shell
 
@@ -110,15 +110,7 @@ class Servers:
 
 def cluster_options() -> tuple[str, ...]:
     """Options of a server in cluster mode, whose bus listens 10,000 ports above its own."""
-    while True:
-        with socket.socket() as bus, socket.socket() as own:
-            bus.bind(("127.0.0.1", 0))
-            port = bus.getsockname()[1] - 10_000
-            try:
-                own.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return ("--cluster-enabled", "yes", "--bind", "127.0.0.1", "--port", str(port))
+    return ("--cluster-enabled", "yes", "--bind", "127.0.0.1", "--port", str(free_port(bus=True)))
 
 
 @pytest.fixture(scope="module")

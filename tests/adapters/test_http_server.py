@@ -13,7 +13,7 @@ from sidecar.adapters import http_server
 from sidecar.adapters.http_server import MAX_CONNECTIONS, HttpServer
 from sidecar.adapters.vitals import Condition
 from sidecar.core.errors import ConfigError
-from tests.harness.daemon import free_port
+from tests.harness.ports import free_port
 
 UP, DOWN = Condition(holds=True, text="Redis keeps changes"), Condition(holds=False, text="LND is away")
 

@@ -24,7 +24,8 @@ from tests.adapters.conftest import Open
 from tests.harness.backup_scene import backup_of, each, exported, furnish
 from tests.harness.binding_contract import BindingContract
 from tests.harness.mail_contract import MailContract
-from tests.harness.redis_groups import SAFE, Cluster, Node, changed_again, eventually, free_ports, silent_port
+from tests.harness.ports import free_port
+from tests.harness.redis_groups import SAFE, Cluster, Node, changed_again, eventually, silent_port
 from tests.harness.store_contract import StoreContract, a_client, a_node, a_tag, an_invoice, later, until
 from tests.harness.webhook_contract import WebhookContract
 
@@ -339,7 +340,7 @@ async def test_a_node_that_is_in_the_cluster_no_more_is_not_believed(
     cluster: Cluster, new_redis: Path, opened: Open
 ) -> None:
     """It may have been reset, and says that nobody has any slot: the next one is asked."""
-    alone = Node(new_redis, free_ports(1, bus=True)[0], "--cluster-enabled", "yes", *SAFE)
+    alone = Node(new_redis, free_port(bus=True), "--cluster-enabled", "yes", *SAFE)
     try:
         alone.start()
         store = await opened(cluster.url.replace("://", f"://127.0.0.1:{alone.port},"))
@@ -428,7 +429,7 @@ async def test_a_node_given_alone_is_refused_with_the_form_that_helps(cluster: C
 
 async def test_a_server_that_is_no_cluster_is_refused(new_redis: Path, opened: Open) -> None:
     """By its own words."""
-    node = Node(new_redis, free_ports(1)[0], *SAFE)
+    node = Node(new_redis, free_port(), *SAFE)
     try:
         node.start()
         with pytest.raises(StoreSetupError, match="cluster support disabled"):

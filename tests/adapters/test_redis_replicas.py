@@ -17,15 +17,8 @@ from sidecar.core.diagnosis import Finding, Level, RedisFacts
 from sidecar.core.diagnosis import redis as judged
 from sidecar.core.errors import StoreSetupError, StoreUnavailable
 from tests.adapters.conftest import Open
-from tests.harness.redis_groups import (
-    SAFE,
-    Cluster,
-    Node,
-    SentinelGroup,
-    changed_again,
-    eventually,
-    free_ports,
-)
+from tests.harness.ports import free_ports
+from tests.harness.redis_groups import SAFE, Cluster, Node, SentinelGroup, changed_again, eventually
 from tests.harness.store_contract import a_client, a_node, an_invoice, until
 
 EVERYSEC = ("--appendonly", "yes", "--save", "", "--repl-diskless-sync-delay", "0")

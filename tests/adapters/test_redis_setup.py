@@ -1,6 +1,5 @@
 """Coming to a store: what is refused, why, and what the operator is told to do."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from sidecar.adapters.redis_setup import ServerFacts, judge
 from sidecar.core.errors import ConfigError, StoreSetupError, StoreUnavailable
 from sidecar.core.model import Durability, Usage
 from tests.adapters.conftest import SAFE, Open, Server, Servers, cluster_options
+from tests.harness.ports import free_port
 from tests.harness.store_contract import a_client
 
 SECRET = "s3cret-word"
@@ -240,9 +240,7 @@ async def test_a_wrong_password_is_a_set_up_error(
 
 async def test_tcp_works_as_a_socket_does(old_redis: Path, servers: Servers, opened: Open) -> None:
     """redis:// with host, port and database."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     servers.start(old_redis, *SAFE, "--port", str(port))
     store = await opened(f"redis://127.0.0.1:{port}/1")
     assert store.description == f"redis 6.2.14 at 127.0.0.1:{port} (AOF always)"

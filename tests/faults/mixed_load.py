@@ -29,11 +29,11 @@ from sidecar.core.paths import BlindedPath
 from sidecar.rpc import lightning_pb2 as ln
 from tests.bench.isolation_floods import Opener
 from tests.harness import push_service
-from tests.harness.daemon import free_port
 from tests.harness.link import LinkClosed
 from tests.harness.narrowed import NarrowedProcess
 from tests.harness.node import Node
 from tests.harness.payer import Payer
+from tests.harness.ports import free_port
 from tests.harness.push_service import Behaviour, PushService
 from tests.harness.redis_process import RedisProcess
 from tests.harness.sim_lnd import SimulatedLnd

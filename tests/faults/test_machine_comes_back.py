@@ -18,7 +18,7 @@ from tests.faults.conftest import NewRow
 from tests.faults.ledger import Row
 from tests.faults.promises import BACK
 from tests.faults.scene import COOLDOWN, Scene, scene
-from tests.harness.daemon import free_port
+from tests.harness.ports import free_port
 from tests.harness.redis_process import RedisProcess
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.sim_lnd import SimulatedLnd

@@ -12,7 +12,8 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from tests.harness.daemon import Daemon, free_port
+from tests.harness.daemon import Daemon
+from tests.harness.ports import free_port
 from tests.lnd import build
 
 # All coins are mined to the script OP_TRUE, which anybody may spend: so btcd needs no wallet, and no

@@ -16,7 +16,8 @@ from sidecar.rpc import lightning_pb2 as ln
 from sidecar.rpc import lightning_pb2_grpc as ln_rpc
 from sidecar.rpc import state_pb2 as state
 from sidecar.rpc import state_pb2_grpc as state_rpc
-from tests.harness.daemon import Daemon, free_port
+from tests.harness.daemon import Daemon
+from tests.harness.ports import free_port
 from tests.lnd import build
 
 Kind = Literal["native", "custom"]

@@ -19,6 +19,7 @@ import redis
 
 from sidecar.adapters.redis_store import RedisStore
 from sidecar.core.errors import StoreUnavailable
+from tests.harness.ports import free_ports
 
 SAFE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--repl-diskless-sync-delay", "0")
 PATIENCE = 20.0
@@ -95,23 +96,6 @@ class Node:
     def command(self, *words: str | int) -> Any:
         """What an operator would type into redis-cli."""
         return self.client.execute_command(*words)  # type: ignore[no-untyped-call]
-
-
-def free_ports(count: int, *, bus: bool = False) -> list[int]:
-    """Ports that nobody listens on; with `bus` the ones 10,000 above are free too."""
-    with contextlib.ExitStack() as held:
-        found: list[int] = []
-        while len(found) < count:
-            upper = held.enter_context(socket.socket())
-            upper.bind(("127.0.0.1", 0))
-            port = upper.getsockname()[1] - (10_000 if bus else 0)
-            if bus:
-                try:
-                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-            found.append(port)
-        return found
 
 
 class Cluster:

@@ -22,7 +22,8 @@ from typing import Any, ClassVar, NamedTuple
 import aiohttp
 
 from tests.harness.certificates import self_signed
-from tests.harness.daemon import Daemon, free_port
+from tests.harness.daemon import Daemon
+from tests.harness.ports import free_port
 from tests.harness.running import Running
 from tests.helm.build import ensure
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import sidecar
-from tests.harness.daemon import free_port
+from tests.harness.ports import free_port
 from tests.harness.redis_process import RedisProcess
 from tests.harness.sim_lnd import SimulatedLnd
 from tests.helm.boxed import Boxed

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.daemon import free_port
+from tests.harness.ports import free_port
 from tests.helm import boxes
 from tests.helm.boxed import Boxed
 from tests.helm.boxes import Box, Mount, User

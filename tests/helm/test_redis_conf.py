@@ -22,7 +22,8 @@ from yarl import URL
 from sidecar.adapters.redis_embedded import server_executable
 from sidecar.adapters.redis_setup import open_store
 from sidecar.core.errors import StoreSetupError
-from tests.harness.daemon import Daemon, free_port
+from tests.harness.daemon import Daemon
+from tests.harness.ports import free_port
 from tests.helm.charts import Helm, Object, container, pick, pod_specs, values_of
 
 pytestmark = pytest.mark.helm

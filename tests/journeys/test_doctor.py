@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.harness.certificates import self_signed
-from tests.harness.daemon import free_port
 from tests.harness.doctor_world import TellingLnd
+from tests.harness.ports import free_port
 from tests.harness.shell import Shell
 from tests.harness.sidecar_process import SidecarProcess
 

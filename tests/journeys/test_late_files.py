@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sidecar import meeting
-from tests.harness.daemon import free_port
+from tests.harness.ports import free_port
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.sim_lnd import SimulatedLnd
 

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from tests.harness.asserting import until
-from tests.harness.daemon import free_port
+from tests.harness.ports import free_port
 from tests.harness.redis_process import RedisProcess
 from tests.harness.sidecar_process import CommandFailed, SidecarProcess
 from tests.harness.sim_lnd import SimulatedLnd

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import aiohttp
 
-from tests.harness.daemon import Daemon, free_port
+from tests.harness.daemon import Daemon
+from tests.harness.ports import free_port
 from tests.monitoring.build import ensure
 
 _READY_SECONDS = 30

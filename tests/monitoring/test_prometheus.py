@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from tests.harness.asserting import until
-from tests.harness.daemon import free_port
+from tests.harness.ports import free_port
 from tests.harness.push_service import PushService
 from tests.harness.sidecar_process import SidecarProcess
 from tests.harness.sim_lnd import SimulatedLnd
