@@ -14,6 +14,8 @@ FIRST, BLOCK, BLOCKS = 12_000, 250, 40
 BUS = 10_000
 """A Redis Cluster's bus listens so far above the server. Nothing else is given of the ports up there."""
 
+_held: list[socket.socket] = []
+
 
 @functools.cache
 def _mine() -> Iterator[int]:
@@ -29,9 +31,6 @@ def _mine() -> Iterator[int]:
         _held.append(held)
         return itertools.cycle(range(first, first + BLOCK))
     raise AssertionError(f"more than {BLOCKS} processes run tests here")
-
-
-_held: list[socket.socket] = []
 
 
 def _is_free(port: int) -> bool:
