@@ -7,8 +7,8 @@ import itertools
 import socket
 from collections.abc import Iterator
 
-# Below what Linux gives to connections that go out (32,768 and up): one of those may take a port there
-# between the moment at which it was found free and the one at which its server listens.
+# Below what Linux gives out by itself (32,768 and up), to connections that go out and to servers that take
+# any port: one of those may get a port there after it was found free, and before its server listens.
 FIRST, BLOCK, BLOCKS = 12_000, 250, 40
 
 BUS = 10_000

@@ -311,6 +311,7 @@ class SentinelGroup:
 
     def whole(self) -> None:
         """Wait until all others follow the master, and the Sentinel may promote them."""
+        # Since a cut it was longer.
         self._down_after(self.DOWN_AFTER)
         eventually(self._is_whole)
 
